@@ -1,0 +1,87 @@
+"""BERT: a bidirectional text encoder; the judged output is the last hidden state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from assay.families.base import Config, Family, Tensors, attention_mask, rate, token_ids
+from assay.schema import Metric, Workload
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import BertConfig, PreTrainedConfig, PreTrainedModel
+
+
+class Bert(Family):
+    """The BERT row."""
+
+    id = "bert"
+    title = "BERT"
+    kind = "text"
+    graph = "encoder"
+    auto_class = "AutoModel"
+    model_options = {"add_pooling_layer": False}
+    architectures = ("BertModel", "BertForMaskedLM", "BertForPreTraining")
+    modules = ("transformers.models.bert.modeling_bert",)
+    outputs = ("last_hidden_state",)
+    dynamic = {
+        "input_ids": {0: "batch", 1: "length"},
+        "attention_mask": {0: "batch", 1: "length"},
+        "token_type_ids": {0: "batch", 1: "length"},
+    }
+    sample = Workload(name="export", batch=2, length=9, padded=True)
+    measured = Workload(name="batch-1", batch=1, length=16)
+    challenges = (
+        Workload(name="single", batch=1, length=16),
+        Workload(name="padded", batch=3, length=13, padded=True),
+        Workload(name="longer", batch=4, length=37, padded=True),
+    )
+
+    def config(self, size: str) -> BertConfig:
+        """Two layers of width 64."""
+        from transformers import BertConfig
+
+        return BertConfig(
+            vocab_size=512, hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
+            intermediate_size=128, max_position_embeddings=128, architectures=["BertModel"],
+        )  # fmt: skip
+
+    def save_processor(self, directory: Path, config: PreTrainedConfig) -> None:
+        """A WordPiece tokenizer over a generated vocabulary."""
+        raise NotImplementedError
+
+    def inputs(self, config: Config, workload: Workload, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Random tokens, both segments, right padding."""
+        shape = (workload.batch, workload.length)
+        mask = attention_mask(rng, *shape, padded=workload.padded)
+        return {
+            "input_ids": token_ids(rng, config["vocab_size"], shape),
+            "attention_mask": mask,
+            "token_type_ids": rng.integers(0, config["type_vocab_size"], size=shape, dtype=np.int64),
+        }
+
+    def forward(self, model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The encoder's last hidden state, (batch, length, width)."""
+        return {"last_hidden_state": model(**inputs).last_hidden_state}
+
+    def masks(self, inputs: Tensors) -> dict[str, np.ndarray]:
+        """Padding means nothing."""
+        return {"last_hidden_state": inputs["attention_mask"].astype(bool)}
+
+    def preprocessing(self, directory: Path, config: Config, rng: np.random.Generator) -> Callable[[], object]:
+        """Tokenize one sentence."""
+        raise NotImplementedError
+
+    def metrics(self, config: Config, workload: Workload, latency: Metric) -> dict[str, Metric]:
+        """Sentences and tokens per second."""
+        return {
+            "sentences_per_second": rate(latency, workload.batch, "sentences/s"),
+            "tokens_per_second": rate(latency, workload.batch * workload.length, "tokens/s"),
+        }
+
+
+FAMILY = Bert()

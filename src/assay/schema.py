@@ -1,0 +1,303 @@
+"""The records that pass between the steps, and their JSON Schema.
+
+Times are seconds and memory is bytes; everything else names its unit. A record refuses keys it
+does not know, except the derived ones (`status`, `verdict`, ...): those are written for readers
+of the JSON and ignored when it is read back, because assay concludes them anew from the numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, computed_field, model_validator
+
+SCHEMA_VERSION = 1
+
+
+class Status(StrEnum):
+    """What a cell's evidence leads to; `docs/judgement.md` has the decision table."""
+
+    REAL = "REAL"
+    INACCURATE = "INACCURATE"
+    FALLBACK = "FALLBACK"
+    MOCK = "MOCK"
+    UNPROVEN = "UNPROVEN"
+    FAILED = "FAILED"
+    UNAVAILABLE = "UNAVAILABLE"
+    PENDING = "PENDING"
+
+
+class Layer(StrEnum):
+    """A layer of evidence: one question about a cell."""
+
+    AGREEMENT = "agreement"
+    WEIGHTS = "weights"
+    PLACEMENT = "placement"
+    TIMING = "timing"
+    PROVENANCE = "provenance"
+
+
+class Verdict(StrEnum):
+    """The answer of a layer, or of one check in it."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    NOT_JUDGED = "not_judged"
+
+
+class Precision(StrEnum):
+    """The arithmetic that a backend is told to use."""
+
+    F32 = "f32"
+    BF16 = "bf16"
+    F16 = "f16"
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("must be a finite number")
+    return value
+
+
+Finite = Annotated[float, AfterValidator(_finite)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Record(BaseModel):
+    """A frozen record; `derived` names the keys that are written but never read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+    derived: ClassVar[frozenset[str]] = frozenset()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_derived(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            return {key: value for key, value in data.items() if key not in cls.derived}
+        return data
+
+
+class Check(Record):
+    """One number against one bound. A check without a number could not be judged; `text` says why."""
+
+    derived = frozenset({"verdict"})
+    name: str
+    value: Finite | None = None
+    bound: Finite | None = None
+    sense: Literal["at_most", "at_least"] = "at_most"
+    text: str
+
+    @computed_field
+    def verdict(self) -> Verdict:
+        """Concluded from value and bound alone."""
+        if self.value is None or self.bound is None:
+            return Verdict.NOT_JUDGED
+        kept = self.value <= self.bound if self.sense == "at_most" else self.value >= self.bound
+        return Verdict.PASSED if kept else Verdict.FAILED
+
+
+class Evidence(Record):
+    """The checks of one layer. Verdict, value, bound and text are those of its deciding check."""
+
+    derived = frozenset({"verdict", "value", "bound", "text"})
+    layer: Layer
+    checks: tuple[Check, ...] = ()
+    not_judged: str | None = None
+
+    def check(self, name: str) -> Check | None:
+        """The check of that name, if this layer made it."""
+        return next((check for check in self.checks if check.name == name), None)
+
+    def _deciding(self) -> Check | None:
+        for verdict in (Verdict.FAILED, Verdict.NOT_JUDGED):
+            found = next((check for check in self.checks if check.verdict is verdict), None)
+            if found:
+                return found
+        return self.checks[0] if self.checks else None
+
+    @computed_field
+    def verdict(self) -> Verdict:
+        """Failed if any check failed; passed only if every check passed."""
+        deciding = self._deciding()
+        if self.not_judged is not None and (deciding is None or deciding.verdict is Verdict.PASSED):
+            return Verdict.NOT_JUDGED
+        return deciding.verdict if deciding else Verdict.NOT_JUDGED
+
+    @computed_field
+    def value(self) -> float | None:
+        """The deciding check's number."""
+        deciding = self._deciding()
+        return deciding.value if deciding else None
+
+    @computed_field
+    def bound(self) -> float | None:
+        """The deciding check's bound."""
+        deciding = self._deciding()
+        return deciding.bound if deciding else None
+
+    @computed_field
+    def text(self) -> str:
+        """One sentence for people."""
+        deciding = self._deciding()
+        if deciding and not (self.not_judged and deciding.verdict is Verdict.PASSED):
+            return deciding.text
+        return self.not_judged or "no check was made"
+
+
+class Metric(Record):
+    """A figure with the confidence interval of its median (95 %) and the number of samples behind it."""
+
+    value: Finite
+    unit: str
+    low: Finite | None = None
+    high: Finite | None = None
+    samples: int = Field(1, ge=1)
+    stable: bool = True
+    better: Literal["lower", "higher", "neither"] = "lower"
+
+
+class Phase(Record):
+    """How long one phase of one role took, in seconds."""
+
+    role: str
+    name: str
+    seconds: Finite
+
+
+class Failure(Record):
+    """Why a cell has no evidence: where it broke, how, and the end of that process's log."""
+
+    role: str
+    phase: str
+    reason: str
+    signal: str | None = None
+    exit_code: int | None = None
+    log: str = ""
+
+
+class Unavailability(Record):
+    """What hardware or driver was looked for and not found."""
+
+    reason: str
+    looked_for: tuple[str, ...] = ()
+
+
+class CheckpointRef(Record):
+    """Which weights: SHA-256 over sorted tensor names, types, shapes, bytes and the configuration."""
+
+    sha256: Sha256
+    source: Literal["local", "path", "hub"]
+    name: str
+
+
+class Workload(Record):
+    """A named shape of inputs. Lengths are tokens; `seconds` is sound; `frames` is video."""
+
+    name: str
+    batch: int = Field(1, ge=1)
+    length: int = Field(0, ge=0)
+    decoder_length: int = Field(0, ge=0)
+    seconds: float = Field(0.0, ge=0)
+    frames: int = Field(0, ge=0)
+    padded: bool = False
+
+
+class Cell(Record):
+    """One family on one backend in one session: what was observed. The status is derived."""
+
+    derived = frozenset({"status", "reason"})
+    family: str
+    backend: str
+    size: str
+    precision: Precision
+    device: str | None = None
+    workloads: tuple[Workload, ...] = ()
+    checkpoint: CheckpointRef | None = None
+    evidence: tuple[Evidence, ...] = ()
+    metrics: dict[str, Metric] = Field(default_factory=dict)
+    samples: dict[str, tuple[Finite, ...]] = Field(default_factory=dict)
+    phases: tuple[Phase, ...] = ()
+    seeds: dict[str, str] = Field(default_factory=dict)
+    failure: Failure | None = None
+    unavailable: Unavailability | None = None
+    started_at: str | None = None
+    seconds: float | None = None
+
+    def layer(self, layer: Layer) -> Evidence | None:
+        """This cell's evidence of one layer."""
+        return next((evidence for evidence in self.evidence if evidence.layer is layer), None)
+
+    @computed_field
+    def status(self) -> Status:
+        """Concluded from the evidence (`assay.status`)."""
+        from assay.status import conclude
+
+        return conclude(self)[0]
+
+    @computed_field
+    def reason(self) -> str:
+        """Why this status, in a sentence or two."""
+        from assay.status import conclude
+
+        return conclude(self)[1]
+
+
+class Machine(Record):
+    """Where a session ran."""
+
+    name: str
+    system: str
+    processor: str
+    cores: int
+    memory: int
+    devices: tuple[str, ...] = ()
+
+
+class Environment(Record):
+    """The software of a session: what its backend's environment holds."""
+
+    python: str
+    assay: str
+    packages: dict[str, str] = Field(default_factory=dict)
+    threads: int
+
+
+class SessionReport(Record):
+    """One run of one backend. `planned` names the families of the run, in order."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    id: str
+    backend: str
+    started_at: str
+    finished_at: str | None = None
+    machine: Machine
+    environment: Environment
+    planned: tuple[str, ...]
+    cells: tuple[Cell, ...] = ()
+
+
+class SessionRef(Record):
+    """The session behind a cell of the matrix."""
+
+    id: str
+    started_at: str
+    machine: Machine
+    environment: Environment
+
+
+class MatrixCell(Cell):
+    """A cell and its session; None where nobody has run it yet."""
+
+    session: SessionRef | None = None
+
+
+class Matrix(Record):
+    """The merge of session reports: `cells` are shown, `superseded` are the others of their keys."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    cells: tuple[MatrixCell, ...]
+    superseded: tuple[MatrixCell, ...] = ()
+    warnings: tuple[str, ...] = ()
