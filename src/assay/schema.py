@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -62,7 +63,15 @@ def _finite(value: float) -> float:
     return value
 
 
+def _moment(value: str) -> str:
+    if datetime.fromisoformat(value).tzinfo is None:
+        raise ValueError("must name its time zone")
+    return value
+
+
 Finite = Annotated[float, AfterValidator(_finite)]
+Timestamp = Annotated[str, AfterValidator(_moment)]
+"""ISO 8601 with its offset from UTC, so that reports of different machines can be put in order."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -200,7 +209,7 @@ class Workload(Record):
     batch: int = Field(1, ge=1)
     length: int = Field(0, ge=0)
     decoder_length: int = Field(0, ge=0)
-    seconds: float = Field(0.0, ge=0)
+    seconds: Finite = Field(0.0, ge=0)
     frames: int = Field(0, ge=0)
     padded: bool = False
 
@@ -223,8 +232,8 @@ class Cell(Record):
     seeds: dict[str, str] = Field(default_factory=dict)
     failure: Failure | None = None
     unavailable: Unavailability | None = None
-    started_at: str | None = None
-    seconds: float | None = None
+    started_at: Timestamp | None = None
+    seconds: Finite | None = None
 
     def layer(self, layer: Layer) -> Evidence | None:
         """This cell's evidence of one layer."""
@@ -271,8 +280,8 @@ class SessionReport(Record):
     schema_version: Literal[1] = SCHEMA_VERSION
     id: str
     backend: str
-    started_at: str
-    finished_at: str | None = None
+    started_at: Timestamp
+    finished_at: Timestamp | None = None
     machine: Machine
     environment: Environment
     planned: tuple[str, ...]
@@ -283,7 +292,7 @@ class SessionRef(Record):
     """The session behind a cell of the matrix."""
 
     id: str
-    started_at: str
+    started_at: Timestamp
     machine: Machine
     environment: Environment
 

@@ -1,0 +1,27 @@
+"""The columns of the matrix, one file each."""
+
+from __future__ import annotations
+
+from assay import registry
+from assay.backends.base import Backend
+
+ORDER = ("cpu", "cuda", "openvino", "onnxruntime")
+"""The order of the columns; backends of other packages follow, by name."""
+
+_HELPERS = frozenset({"base", "torch_eager", "onnx_export"})
+
+
+def names() -> tuple[str, ...]:
+    """Every backend's name, in the order of the matrix."""
+    found = registry.sources("assay.backends", "assay.backends", _HELPERS)
+    return (*(name for name in ORDER if name in found), *sorted(set(found) - set(ORDER)))
+
+
+def load(name: str) -> Backend:
+    """The backend of that name.
+
+    Raises:
+        UsageError: no such backend.
+    """
+    backend: Backend = registry.load("backend", name, registry.sources("assay.backends", "assay.backends", _HELPERS))
+    return backend

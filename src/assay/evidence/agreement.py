@@ -1,13 +1,65 @@
-"""Agreement: **what** was computed?"""
+"""Agreement: **what** was computed?
+
+Outputs for fresh, unpredictable inputs of several shapes, against the true float64 reference,
+within a bound derived from the declared precision.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations
+from typing import TYPE_CHECKING
 
-from assay.schema import Status
+from assay.schema import Check, Evidence, Layer, Status
+
+if TYPE_CHECKING:
+    from assay.evidence.case import Answer, Case
 
 CONSEQUENCES: Mapping[str, Status] = {
-    "finite": Status.INACCURATE,
     "error": Status.INACCURATE,
+    "finite": Status.INACCURATE,
     "follows_inputs": Status.MOCK,
 }
+FOLLOWS = 0.5
+"""The least cosine between changes that counts as following. Honest arithmetic gives 1 - 1e-5 even at bf16, a
+faulty model that still computes well above a half; outputs that ignore what changed give 0, and unrelated ones
+give 0 within a few times 1/sqrt(number of outputs)."""
+
+
+def judge(case: Case) -> Evidence:
+    """Error, finiteness, and whether outputs change with the inputs as the reference's do."""
+    from assay.evidence.case import error_check
+
+    judged = [*case.challenges, case.traced]
+    broken = sum(answer.broken() for answer in judged)
+    finite = Check(
+        name="finite", value=broken, bound=0,
+        text=f"{broken} values are missing or not finite" if broken else "all values are finite",
+    )  # fmt: skip
+    return Evidence(
+        layer=Layer.AGREEMENT,
+        checks=(
+            error_check("error", judged, case.precision),
+            finite,
+            follows("follows_inputs", [*case.timed, case.traced], "inputs"),
+        ),
+    )
+
+
+def follows(name: str, answers: list[Answer], what: str) -> Check:
+    """Whether outputs of equal shapes change from call to call as the reference's do."""
+    from assay.evidence.case import difference
+    from assay.evidence.deviation import alignment
+
+    if any(answer.broken() for answer in answers):
+        return Check(name=name, text=f"whether outputs follow the {what} cannot be told: values are missing")
+    changes = [
+        (difference(left.outputs, right.outputs), difference(left.expected, right.expected))
+        for left, right in combinations(answers, 2)
+    ]
+    value = alignment(changes)
+    verb = "follow" if value >= FOLLOWS else "do not follow"
+    return Check(
+        name=name, value=value, bound=FOLLOWS, sense="at_least",
+        text=f"outputs {verb} the {what}: their changes align with the reference's at cosine {value:.3g}",
+    )  # fmt: skip

@@ -1,13 +1,92 @@
-"""Placement: **where** did it run?"""
+"""Placement: **where** did it run?
+
+The engine's own execution trace, device and precision of every operation, and beside it what the
+process had mapped: a compute library of another runtime means that another runtime may have computed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from assay.schema import Status
+from assay.schema import Check, Evidence, Layer, Status
+
+if TYPE_CHECKING:
+    from assay.backends.base import Operation
+    from assay.evidence.case import Case
 
 CONSEQUENCES: Mapping[str, Status] = {
     "elsewhere": Status.FALLBACK,
     "foreign_runtime": Status.FALLBACK,
     "precision": Status.INACCURATE,
 }
+RUNTIME_LIBRARIES = ("libtorch", "libopenvino", "libonnxruntime", "onnxruntime_pybind11_state", "libtensorflow")
+"""File-name prefixes of the libraries that can compute a transformer."""
+ELSEWHERE = 0.01
+"""The share of work that may run beside the device. Shapes, scalars and masks of a few elements are made on the
+host by design; one layer out of a hundred would already be more."""
+_LOWER = {"f32": {"bf16", "f16", "i8", "u8", "i4", "u4"}, "f16": {"i8", "u8", "i4", "u4"}}
+
+
+def judge(case: Case) -> Evidence:
+    """Device, foreign runtimes and executed precision."""
+    return Evidence(layer=Layer.PLACEMENT, checks=(_elsewhere(case), _foreign(case), _precision(case)))
+
+
+def _elsewhere(case: Case) -> Check:
+    floating = [operation for operation in case.operations if operation.precision]
+    compute = [operation for operation in floating if operation.compute]
+    if not compute:
+        return Check(name="elsewhere", text="the trace holds no matrix product, convolution or attention")
+    device = case.device.kind
+    away = [operation for operation in floating if operation.device.split(":")[0] != device]
+    share = max(_share(away, floating), float(any(operation.compute for operation in away)))
+    text = f"all of {len(floating)} traced operations ran on {device}"
+    if away:
+        names = sorted({f"{operation.name} on {operation.device}" for operation in away})
+        text = f"{len(away)} of {len(floating)} traced operations ran elsewhere than on {device}: {', '.join(names[:3])}"
+    return Check(name="elsewhere", value=share, bound=ELSEWHERE, text=text)
+
+
+def _share(part: Sequence[Operation], whole: Sequence[Operation]) -> float:
+    total = sum(operation.work for operation in whole)
+    if total == 0:
+        return len(part) / len(whole)
+    return sum(operation.work for operation in part) / total
+
+
+def _foreign(case: Case) -> Check:
+    name = "foreign_runtime"
+    if case.libraries is None:
+        return Check(name=name, text="this system does not tell which libraries a process has mapped")
+    own = [library for library in case.libraries if library.startswith(case.backend.libraries)]
+    if not own:
+        expected = ", ".join(case.backend.libraries)
+        return Check(name=name, value=1, bound=0, text=f"no library of {case.backend.name} was mapped ({expected})")
+    foreign = sorted({
+        library for library in case.libraries
+        if library.startswith(RUNTIME_LIBRARIES) and not library.startswith(case.backend.libraries)
+    })  # fmt: skip
+    text = f"no other runtime was mapped in the process that ran {case.backend.name}"
+    if foreign:
+        text = f"the process that ran {case.backend.name} had another runtime mapped: {', '.join(foreign[:3])}"
+    return Check(name=name, value=len(foreign), bound=0, text=text)
+
+
+def _precision(case: Case) -> Check:
+    declared = str(case.precision)
+    lower = _LOWER.get(declared, set())
+    compute = [operation for operation in case.operations if operation.compute and operation.precision]
+    if not compute:
+        return Check(name="precision", text="the trace holds no matrix product, convolution or attention")
+    other = [operation for operation in compute if operation.precision != declared]
+    # Integers are also how masks and indices are stored; only half floats betray a lowered operation there.
+    other += [
+        operation for operation in case.operations
+        if not operation.compute and operation.precision in lower & {"bf16", "f16"}
+    ]  # fmt: skip
+    text = f"all of {len(compute)} matrix products, convolutions and attentions ran in {declared}"
+    if other:
+        found = sorted({f"{operation.kernel} in {operation.precision}" for operation in other})
+        text = f"{len(other)} operations ran in another precision than {declared}: {', '.join(found[:3])}"
+    return Check(name="precision", value=len(other), bound=0, text=text)

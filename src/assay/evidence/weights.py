@@ -1,13 +1,113 @@
-"""Weights: **from which** weights?"""
+"""Weights: **from which** weights?
+
+The same run with a twin (same architecture, other weights) must follow the twin, and the tensors
+that the artifact's graph holds must be the checkpoint's, bit for bit.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from assay.schema import Status
+import numpy as np
+
+from assay.evidence.agreement import FOLLOWS
+from assay.schema import Check, Evidence, Layer, Status
+
+if TYPE_CHECKING:
+    from assay.evidence.case import Case
 
 CONSEQUENCES: Mapping[str, Status] = {
-    "follows_weights": Status.MOCK,
     "twin_error": Status.INACCURATE,
+    "follows_weights": Status.MOCK,
     "tensors": Status.UNPROVEN,
 }
+
+
+def judge(case: Case) -> Evidence:
+    """The twin's error, whether outputs moved from the checkpoint to the twin, and the artifact's tensors."""
+    from assay.evidence.case import error_check
+
+    return Evidence(
+        layer=Layer.WEIGHTS,
+        checks=(error_check("twin_error", case.twin, case.precision), _follows(case), _tensors(case)),
+    )
+
+
+def _follows(case: Case) -> Check:
+    from assay.evidence.case import difference
+    from assay.evidence.deviation import alignment
+
+    name = "follows_weights"
+    if any(answer.broken() for answer in (*case.challenges, *case.twin)):
+        return Check(name=name, text="whether outputs follow the weights cannot be told: values are missing")
+    value = alignment([
+        (difference(twin.outputs, own.outputs), difference(twin.expected, own.expected))
+        for own, twin in zip(case.challenges, case.twin, strict=True)
+    ])  # fmt: skip
+    verb = "follow" if value >= FOLLOWS else "do not follow"
+    return Check(
+        name=name, value=value, bound=FOLLOWS, sense="at_least",
+        text=f"outputs {verb} the weights: changes from checkpoint to twin align at cosine {value:.3g}",
+    )  # fmt: skip
+
+
+def _tensors(case: Case) -> Check:
+    """The share of the used parameters that the artifact holds bit for bit."""
+    from safetensors.numpy import load_file
+
+    from assay.checkpoints import weight_files
+
+    if case.artifact.format == "checkpoint":
+        return Check(
+            name="tensors", value=1, bound=1, sense="at_least",
+            text="the runner loads the checkpoint's own safetensors",
+        )  # fmt: skip
+    if case.artifact.format != "onnx":
+        return Check(name="tensors", text=f"no reader for artifacts of format {case.artifact.format!r}")
+    held = onnx_digests(Path(case.artifact.path))
+    parameters = {name: array for file in weight_files(case.checkpoint) for name, array in load_file(file).items()}
+    missing = {name: array for name, array in parameters.items() if not (_digests(array) & held)}
+    unused = {name for name in missing if _unused(case, name)}
+    used = sum(array.size for name, array in parameters.items() if name not in unused)
+    lost = sorted(set(missing) - unused)
+    share = 1 - sum(missing[name].size for name in lost) / used
+    text = f"{share:.4%} of {used:,} used parameters are in the artifact bit for bit"
+    if unused:
+        text += f"; {len(unused)} tensors that no judged output uses are left out"
+    if lost:
+        text += f"; not found: {', '.join(lost[:3])}{', ...' if len(lost) > 3 else ''}"
+    return Check(name="tensors", value=share, bound=1, sense="at_least", text=text)
+
+
+def onnx_digests(folder: Path) -> frozenset[str]:
+    """Digests of the type, shape and bytes of every tensor that the graph of an exported model holds."""
+    import onnx_ir
+
+    from assay.backends.onnx_export import MODEL_FILE
+
+    program = onnx_ir.load(str(folder / MODEL_FILE))
+    values = [value.const_value for graph in program.graphs() for value in graph.initializers.values()]
+    return frozenset(_digest(tensor.numpy()) for tensor in values if tensor is not None)
+
+
+def _digests(array: np.ndarray) -> set[str]:
+    """As it is, and transposed: exporters may store a matrix either way round."""
+    return {_digest(array), _digest(array.T)} if array.ndim == 2 else {_digest(array)}
+
+
+def _digest(array: np.ndarray) -> str:
+    header = f"{array.dtype.str}{array.shape}".encode()
+    return hashlib.sha256(header + np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def _unused(case: Case, tensor: str) -> bool:
+    """Whether the reference gives exactly the same outputs with other numbers in this tensor."""
+    answer = case.challenges[0]
+    try:
+        changed = case.reference.without(tensor, answer.inputs)
+    except KeyError:
+        return True  # the model that the family loads has no such tensor
+    return all(np.array_equal(changed[name], answer.expected[name]) for name in answer.expected)

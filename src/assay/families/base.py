@@ -8,7 +8,7 @@ so that a runner of another runtime can make a family's challenges with numpy al
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -19,6 +19,7 @@ from assay.schema import Metric, Workload
 
 if TYPE_CHECKING:
     import torch
+    from PIL.Image import Image
     from transformers import PreTrainedConfig, PreTrainedModel
 
 Tensors = Mapping[str, np.ndarray]
@@ -38,6 +39,7 @@ class Family(ABC):
         graph: the kind of graph, which is all that a backend may know of it.
         auto_class: the transformers auto class that loads its checkpoints.
         model_options: keyword arguments of `from_pretrained` (a head that is not judged left out).
+        sizes: the sizes of local test model that `config` knows.
         architectures: the `architectures` entries of `config.json` that this row accepts.
         modules: modelling modules that the role servers import ahead.
         outputs: names of the judged outputs.
@@ -53,6 +55,7 @@ class Family(ABC):
     graph: ClassVar[Graph]
     auto_class: ClassVar[str]
     model_options: ClassVar[Mapping[str, Any]] = {}
+    sizes: ClassVar[tuple[str, ...]] = ("tiny",)
     architectures: ClassVar[tuple[str, ...]]
     modules: ClassVar[tuple[str, ...]]
     outputs: ClassVar[tuple[str, ...]]
@@ -135,21 +138,151 @@ def rate(latency: Metric, amount: float, unit: str) -> Metric:
     )  # fmt: skip
 
 
-def token_ids(rng: np.random.Generator, vocabulary: int, shape: tuple[int, ...], special: int = 0) -> np.ndarray:
-    """Random token ids, int64, from `special` (the first ids are special tokens) to the vocabulary's end."""
-    return rng.integers(special, vocabulary, size=shape, dtype=np.int64)
+def real_time_factor(latency: Metric, seconds: float) -> Metric:
+    """Seconds of computing for each second of sound, over all sound of one call."""
+    return latency.model_copy(
+        update={
+            "value": latency.value / seconds,
+            "unit": "s/s",
+            "low": None if latency.low is None else latency.low / seconds,
+            "high": None if latency.high is None else latency.high / seconds,
+            "better": "lower",
+        }
+    )
 
 
-def attention_mask(
-    rng: np.random.Generator, batch: int, length: int, *, padded: bool, side: Literal["left", "right"] = "right"
+def settings(config: Config, part: str | None = None, **defaults: Any) -> dict[str, Any]:
+    """A configuration with its defaults filled in: older checkpoints leave out what equals the class default.
+
+    Args:
+        config: the parsed `config.json`.
+        part: a nested configuration, such as `text_config`; the older `text_config_dict` overrides it, as in
+            transformers.
+        defaults: the values of keys that are not written.
+    """
+    if part is None:
+        return {**defaults, **config}
+    return {**defaults, **(config.get(part) or {}), **(config.get(f"{part}_dict") or {})}
+
+
+def token_ids(
+    rng: np.random.Generator, vocabulary: int, shape: tuple[int, ...], avoid: Sequence[int | None] = ()
 ) -> np.ndarray:
-    """An int64 mask of shape (batch, length); with `padded`, every row but the first has its own padding."""
+    """Random token ids, int64, of the whole vocabulary but for the ids in `avoid`."""
+    allowed = np.setdiff1d(np.arange(vocabulary), [each for each in avoid if each is not None])
+    ids: np.ndarray = allowed[rng.integers(len(allowed), size=shape)].astype(np.int64)
+    return ids
+
+
+def attention_mask(rng: np.random.Generator, batch: int, length: int, *, padded: bool) -> np.ndarray:
+    """An int64 mask of shape (batch, length); with `padded`, every row but the first ends in its own padding."""
     mask = np.ones((batch, length), dtype=np.int64)
     if padded:
         for row in range(1, batch):
-            padding = int(rng.integers(1, max(2, length // 2)))
-            if side == "right":
-                mask[row, length - padding :] = 0
-            else:
-                mask[row, :padding] = 0
+            mask[row, length - int(rng.integers(1, max(2, length // 2))) :] = 0
     return mask
+
+
+def text(
+    rng: np.random.Generator,
+    workload: Workload,
+    vocabulary: int,
+    *,
+    padding: int | None = 0,
+    end: int | None = None,
+    avoid: Sequence[int | None] = (),
+) -> dict[str, np.ndarray]:
+    """`input_ids` and `attention_mask`, int64 of shape (batch, length), padded on the right.
+
+    Args:
+        rng: where the ids come from.
+        workload: batch, length and whether rows are padded.
+        vocabulary: ids are below this.
+        padding: the id at padded positions; it appears nowhere else. None: 0, which may.
+        end: where given, the last real token of every row, and nowhere else.
+        avoid: further ids that are not drawn.
+    """
+    shape = (workload.batch, workload.length)
+    mask = attention_mask(rng, *shape, padded=workload.padded)
+    ids = token_ids(rng, vocabulary, shape, (*avoid, padding, end))
+    if end is not None:
+        ids[np.arange(workload.batch), mask.sum(axis=1) - 1] = end
+    return {"input_ids": np.where(mask == 1, ids, padding or 0), "attention_mask": mask}
+
+
+def texture(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """Images or spectrograms with structure, float32 of unit variance: coarse blocks under fine noise.
+
+    Trained towers map all white noise to nearly the same point, so noise alone would tell them apart badly.
+    """
+    *lead, height, width = shape
+    block = (max(1, height // 4), max(1, width // 4))
+    coarse = rng.standard_normal((*lead, -(-height // block[0]), -(-width // block[1])), dtype=np.float32)
+    coarse = coarse.repeat(block[0], axis=-2).repeat(block[1], axis=-1)[..., :height, :width]
+    return np.float32(0.8) * coarse + np.float32(0.6) * rng.standard_normal(shape, dtype=np.float32)
+
+
+def waveform(rng: np.random.Generator, batch: int, seconds: float, rate: int) -> np.ndarray:
+    """Sound, float32 of shape (batch, samples), zero mean and unit variance a row: three tones under noise."""
+    time = np.arange(round(seconds * rate)) / rate
+    pitch = rng.uniform(80, min(4000, rate / 2), size=(batch, 3, 1))
+    phase = rng.uniform(0, 2 * np.pi, size=(batch, 3, 1))
+    sound = np.sin(2 * np.pi * pitch * time + phase).sum(axis=1) + 0.5 * rng.standard_normal((batch, len(time)))
+    sound -= sound.mean(axis=1, keepdims=True)
+    return (sound / sound.std(axis=1, keepdims=True)).astype(np.float32)
+
+
+WORDS = (
+    "the", "a", "one", "my", "small", "old", "red", "quiet", "dog", "bird", "ship", "house", "child", "river",
+    "song", "storm", "sees", "hears", "follows", "likes", "near", "under", "with", "again",
+)  # fmt: skip
+"""What raw sentences are made of; the local test models' tokenizers know them."""
+
+
+def sentence(rng: np.random.Generator, words: int = 10) -> str:
+    """A raw sample of text: random words."""
+    return " ".join(rng.choice(WORDS, size=words))
+
+
+def picture(rng: np.random.Generator, height: int = 240, width: int = 320) -> Image:
+    """A raw sample of vision: an RGB image of random pixels, larger than models take, to be resized and cropped."""
+    from PIL import Image
+
+    return Image.fromarray(rng.integers(0, 256, size=(height, width, 3), dtype=np.uint8))
+
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model")
+_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+
+
+def load_tokenizer(directory: Path) -> Any:
+    """The checkpoint's own tokenizer.
+
+    Raises:
+        UsageError: the folder has none, or it cannot be read.
+    """
+    return _load_processor("AutoTokenizer", "tokenizer", directory, _TOKENIZER_FILES)
+
+
+def load_processor(directory: Path) -> Any:
+    """The checkpoint's own processor.
+
+    Raises:
+        UsageError: the folder has none, or it cannot be read.
+    """
+    return _load_processor("AutoProcessor", "processor", directory, _PROCESSOR_FILES)
+
+
+def _load_processor(auto_class: str, what: str, directory: Path, files: Sequence[str]) -> Any:
+    # transformers makes an empty tokenizer up where there is no file, so look first.
+    if not any((directory / name).is_file() for name in files):
+        raise UsageError(f"{directory}: no {what} ({', '.join(files)}), so preprocessing cannot be timed")
+    import transformers
+
+    try:
+        return getattr(transformers, auto_class).from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"{directory}: the {what} cannot be loaded: {type(error).__name__}: {reason}") from error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from assay.families.base import Config, Family, Tensors, attention_mask, rate, token_ids
+from assay.families.base import Config, Family, Tensors, load_tokenizer, rate, sentence, settings, text
 from assay.schema import Metric, Workload
 
 if TYPE_CHECKING:
@@ -51,18 +51,19 @@ class Bert(Family):
         )  # fmt: skip
 
     def save_processor(self, directory: Path, config: PreTrainedConfig) -> None:
-        """A WordPiece tokenizer over a generated vocabulary."""
-        raise NotImplementedError
+        """A WordPiece tokenizer."""
+        from transformers import BertTokenizer
+
+        from assay.families.tokenizers import wordpiece
+
+        BertTokenizer(vocab=wordpiece(), model_max_length=128).save_pretrained(directory)
 
     def inputs(self, config: Config, workload: Workload, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Random tokens, both segments, right padding."""
-        shape = (workload.batch, workload.length)
-        mask = attention_mask(rng, *shape, padded=workload.padded)
-        return {
-            "input_ids": token_ids(rng, config["vocab_size"], shape),
-            "attention_mask": mask,
-            "token_type_ids": rng.integers(0, config["type_vocab_size"], size=shape, dtype=np.int64),
-        }
+        bert = settings(config, vocab_size=30522, pad_token_id=0, type_vocab_size=2)
+        tensors = text(rng, workload, bert["vocab_size"], padding=bert["pad_token_id"])
+        segments = rng.integers(0, bert["type_vocab_size"], size=tensors["input_ids"].shape, dtype=np.int64)
+        return {**tensors, "token_type_ids": segments}
 
     def forward(self, model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The encoder's last hidden state, (batch, length, width)."""
@@ -74,7 +75,8 @@ class Bert(Family):
 
     def preprocessing(self, directory: Path, config: Config, rng: np.random.Generator) -> Callable[[], object]:
         """Tokenize one sentence."""
-        raise NotImplementedError
+        tokenizer, raw = load_tokenizer(directory), sentence(rng)
+        return lambda: tokenizer(raw, truncation=True, return_tensors="np")
 
     def metrics(self, config: Config, workload: Workload, latency: Metric) -> dict[str, Metric]:
         """Sentences and tokens per second."""

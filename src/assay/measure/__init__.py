@@ -1,0 +1,1 @@
+"""Clock, statistics and memory."""

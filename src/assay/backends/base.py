@@ -1,0 +1,134 @@
+"""What a backend is: a column of the matrix, with its own environment.
+
+A backend knows nothing of families beyond what `Family` says of inputs and outputs. Heavy imports
+happen inside `build` (builder process) and `open` (runner process) alone.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from assay.devices import Device
+from assay.schema import Precision
+
+if TYPE_CHECKING:
+    from assay.checkpoints import Checkpoint
+
+Tensors = Mapping[str, np.ndarray]
+PhaseClock = Callable[[str], AbstractContextManager[None]]
+"""`with phase("compile"):` times a phase and tells the parent process what is going on."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a runner opens.
+
+    Attributes:
+        family: the family's id.
+        path: the checkpoint's folder, or the folder of the exported model.
+        format: `checkpoint` or `onnx`.
+        export_seconds: how long the export took when it was made; None where nothing is exported.
+    """
+
+    family: str
+    path: str
+    format: str
+    export_seconds: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One executed operation of a trace.
+
+    Attributes:
+        name: the operator's type.
+        kernel: the kernel, primitive or provider that executed it, as the runtime's trace says.
+        device: where, in the runtime's own words, lower case: `cpu`, `cuda:0`.
+        precision: `f32`, `bf16`, ... of its result; None for integers and booleans.
+        compute: a matrix product, convolution or attention, where nearly all arithmetic is.
+        work: its share is judged by this: seconds where the trace has them, else elements computed.
+    """
+
+    name: str
+    kernel: str
+    device: str
+    precision: str | None
+    compute: bool
+    work: float
+
+
+class Engine(ABC):
+    """A loaded model: a context manager that runs forward passes."""
+
+    @abstractmethod
+    def run(self, inputs: Tensors) -> Tensors:
+        """One forward pass; every output is on the host, as a numpy array, when it returns."""
+
+    @abstractmethod
+    def trace(self, inputs: Tensors) -> tuple[Tensors, list[Operation]]:
+        """One forward pass, and what it executed."""
+
+    def device_memory(self) -> int | None:
+        """Peak bytes allocated on the device; None where there is no device memory of its own."""
+        return None
+
+    def close(self) -> None:
+        """Release what the engine holds."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+class Backend(ABC):
+    """One column of the matrix.
+
+    Class attributes:
+        name: the column.
+        environment: its file in `envs/`, without the suffix.
+        preload: what the runner's server imports ahead; one that names torch shares the builder's server.
+        builder_preload: what the builder's server imports ahead, beside torch and transformers.
+        libraries: file-name prefixes of the compute libraries that may be mapped in its runner.
+        packages: the distributions whose versions a report records.
+    """
+
+    name: ClassVar[str]
+    environment: ClassVar[str]
+    preload: ClassVar[tuple[str, ...]]
+    builder_preload: ClassVar[tuple[str, ...]] = ()
+    libraries: ClassVar[tuple[str, ...]]
+    packages: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def devices(self) -> Sequence[Device]:
+        """The devices it could use here; cheap, without heavy imports.
+
+        Raises:
+            Unavailable: none, with what was looked for.
+        """
+
+    @abstractmethod
+    def precisions(self, device: Device) -> Sequence[Precision]:
+        """What the device computes in."""
+
+    @abstractmethod
+    def build(self, checkpoint: Checkpoint, *, precision: Precision) -> Artifact:
+        """In the builder: make, or find in the cache, what the runner opens."""
+
+    @abstractmethod
+    def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> Engine:
+        """In the runner: load (`phase("load")`) and compile (`phase("compile")`) the artifact."""

@@ -1,0 +1,140 @@
+"""Eager torch on a device: the one implementation behind the `cpu` and `cuda` columns."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from assay.backends.base import Artifact, Backend, Engine, Operation, PhaseClock, Tensors
+from assay.devices import Device
+from assay.schema import Precision
+
+if TYPE_CHECKING:
+    import torch
+
+    from assay.checkpoints import Checkpoint
+
+COMPUTE = frozenset({
+    "aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::convolution", "aten::linear", "aten::matmul",
+    "aten::scaled_dot_product_attention", "aten::_scaled_dot_product_flash_attention_for_cpu",
+    "aten::_scaled_dot_product_efficient_attention", "aten::_scaled_dot_product_flash_attention",
+    "aten::_scaled_dot_product_cudnn_attention", "aten::_scaled_dot_product_attention_math",
+})  # fmt: skip
+"""The operators that hold nearly all arithmetic of a transformer."""
+
+
+class TorchEager(Backend):
+    """Eager torch; a subclass says which device."""
+
+    preload = ("torch", "transformers")
+    libraries = ("libtorch", "libc10")
+    packages = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
+
+    def build(self, checkpoint: Checkpoint, *, precision: Precision) -> Artifact:
+        """Nothing is exported: the checkpoint is the artifact."""
+        return Artifact(family=checkpoint.family, path=str(checkpoint.path), format="checkpoint")
+
+    @abstractmethod
+    def torch_device(self, device: Device) -> str:
+        """The device's name in torch."""
+
+    def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> Engine:
+        """Load the checkpoint in the precision, true IEEE arithmetic for f32 (no TF32)."""
+        from pathlib import Path
+
+        import torch
+
+        from assay import families
+        from assay.machine import threads
+
+        torch.set_num_threads(threads())
+        # cuDNN's TF32 is on by default. The old switch goes first: with the new one alone torch holds the two
+        # for contradictory, and raises as soon as anything reads the old one.
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.fp32_precision = "ieee"
+        torch.backends.cuda.matmul.fp32_precision = "ieee"
+        with phase("load"):
+            module = families.load(artifact.family).load(Path(artifact.path))
+            dtypes = {Precision.F32: torch.float32, Precision.BF16: torch.bfloat16, Precision.F16: torch.float16}
+            module = module.to(device=self.torch_device(device), dtype=dtypes[precision])
+        return TorchEngine(module, self.torch_device(device))
+
+
+class TorchEngine(Engine):
+    """A module on a device."""
+
+    def __init__(self, module: torch.nn.Module, device: str) -> None:
+        import torch
+
+        self._torch = torch
+        self._module = module
+        self._device = torch.device(device)
+        parameter = next(module.parameters())
+        self._dtype = parameter.dtype
+
+    def _place(self, array: np.ndarray) -> torch.Tensor:
+        tensor = self._torch.from_numpy(array)
+        dtype = self._dtype if tensor.is_floating_point() else tensor.dtype
+        return tensor.to(self._device, dtype)
+
+    def run(self, inputs: Tensors) -> Tensors:
+        """One forward pass; copying to the host waits for the device."""
+        with self._torch.inference_mode():
+            outputs = self._module(**{name: self._place(array) for name, array in inputs.items()})
+            return {name: tensor.float().cpu().numpy() for name, tensor in outputs.items()}
+
+    def trace(self, inputs: Tensors) -> tuple[Tensors, list[Operation]]:
+        """One pass under a dispatch mode that sees every operator's device and type.
+
+        The profiler adds the kernels that a CUDA device executed: an operator on a device counts
+        there only if the device ran kernels at all.
+        """
+        torch = self._torch
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        if self._device.type == "cuda":
+            activities.append(torch.profiler.ProfilerActivity.CUDA)
+        recorder = _recorder()
+        with torch.profiler.profile(activities=activities) as profile, recorder:
+            outputs = self.run(inputs)
+        if self._device.type == "cuda" and not any(
+            event.device_type == torch.profiler.DeviceType.CUDA for event in profile.events()
+        ):
+            raise RuntimeError("torch says that it ran on CUDA, but the profiler saw no kernel on the device")
+        return outputs, recorder.operations
+
+    def device_memory(self) -> int | None:
+        """The allocator's peak on a CUDA device."""
+        if self._device.type != "cuda":
+            return None
+        return int(self._torch.cuda.max_memory_allocated(self._device))
+
+
+def _recorder() -> Any:
+    """A dispatch mode that writes down every operator with a floating-point result."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    names = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16", torch.float64: "f64"}
+
+    class Recorder(TorchDispatchMode):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.operations: list[Operation] = []
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            first = result[0] if isinstance(result, tuple | list) and result else result
+            if isinstance(first, torch.Tensor):
+                name = func._schema.name
+                # A view computes nothing, and a copy between devices is transport, not work.
+                if not func.is_view and name not in ("aten::_to_copy", "aten::copy_", "aten::detach"):
+                    self.operations.append(Operation(
+                        name=name, kernel=str(func), device=str(first.device), precision=names.get(first.dtype),
+                        compute=name in COMPUTE, work=float(first.numel()),
+                    ))  # fmt: skip
+            return result
+
+    return Recorder()

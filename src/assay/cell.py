@@ -1,0 +1,156 @@
+"""One cell, from plan to record: build, run, run the twin, judge."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from assay import families
+from assay.challenge import draw_seed
+from assay.devices import Device
+from assay.measure.statistics import duration, once
+from assay.plan import Plan
+from assay.roles.process import Answer, OnPhase, RoleFailed, Servers
+from assay.schema import Cell, CheckpointRef, Evidence, Metric, Phase, Unavailability
+
+TORCH = ("torch", "transformers", "assay.families.module")
+"""What the server of builders and judges imports ahead, beside the modelling modules and what the backend adds."""
+
+
+class CellRun:
+    """Runs one cell; what its roles answered is kept as it comes, so that a failure loses nothing."""
+
+    def __init__(
+        self, plan: Plan, family: str, device: Device, servers: Servers, folder: Path, on_phase: OnPhase
+    ) -> None:
+        self._plan = plan
+        self._family = families.load(family)
+        self._device = device
+        self._servers = servers
+        self._folder = folder
+        self._on_phase = on_phase
+        self._phases: list[Phase] = []
+        self._record: dict[str, Any] = {}
+
+    def run(self) -> Cell:
+        """The record of the cell, whatever happened."""
+        started, clock = datetime.now(UTC), time.monotonic()
+        try:
+            self._measure_and_judge()
+        except RoleFailed as failed:
+            self._phases.extend(failed.phases)
+            if failed.unavailable is not None:
+                absent = Unavailability(reason=failed.failure.reason, looked_for=tuple(failed.unavailable))
+                self._record |= {"unavailable": absent, "evidence": ()}
+            else:
+                self._record |= {"failure": failed.failure}
+        return Cell(
+            family=self._family.id,
+            backend=self._plan.backend.name,
+            size=self._plan.size_of(self._family.id),
+            precision=self._plan.precision,
+            device=self._device.name,
+            workloads=(self._family.measured, *self._family.challenges),
+            phases=tuple(self._phases),
+            started_at=started.isoformat(timespec="milliseconds"),
+            seconds=time.monotonic() - clock,
+            **self._record,
+        )
+
+    def _measure_and_judge(self) -> None:
+        built = self._build()
+        # Drawn after the artifact is built, so that nothing in it can know the inputs.
+        seed = draw_seed()
+        self._record["seeds"] = {"challenge": seed}
+        run = self._run(built["checkpoint"], seed, "run", measure=True)
+        self._run(built["twin"], seed, "twin", measure=False)
+        judged = self._judge(built, seed, run)
+        self._record["evidence"] = tuple(Evidence.model_validate(each) for each in judged["evidence"])
+        self._record["samples"] = {"latency": tuple(run.response["samples"])}
+        if judged["preprocessing"]:
+            self._record["samples"]["preprocessing_time"] = tuple(judged["preprocessing"])
+        self._record["metrics"] = self._metrics(built, run, judged)
+
+    def _call(self, role: str, preload: tuple[str, ...], request: Mapping[str, Any], name: str) -> Answer:
+        answer = self._servers.call(role, preload, request, self._folder / name, self._on_phase)
+        self._phases.extend(answer.phases)
+        return answer
+
+    def _build(self) -> dict[str, Any]:
+        model = self._plan.models.get(self._family.id)
+        request = {
+            "family": self._family.id,
+            "size": self._plan.size,
+            "backend": self._plan.backend.name,
+            "precision": self._plan.precision,
+            "model": str(model.resolve()) if model else None,
+        }
+        built = self._call("builder", self._torch_preload(), request, "build").response
+        self._record["checkpoint"] = CheckpointRef.model_validate(built["checkpoint"]["ref"])
+        return built
+
+    def _torch_preload(self) -> tuple[str, ...]:
+        modules = [module for name in self._plan.families for module in families.load(name).modules]
+        return tuple(dict.fromkeys((*TORCH, *self._plan.backend.builder_preload, *modules)))
+
+    def _run(self, built: Mapping[str, Any], seed: str, name: str, *, measure: bool) -> Answer:
+        backend = self._plan.backend
+        request = {
+            "backend": backend.name,
+            "artifact": built["artifact"],
+            "device": asdict(self._device),
+            "precision": self._plan.precision,
+            "config": str(Path(built["path"]) / "config.json"),
+            "seed": seed,
+            "measure": measure,
+        }
+        preload = self._torch_preload() if "torch" in backend.preload else backend.preload
+        return self._call("runner", preload, request, name)
+
+    def _judge(self, built: Mapping[str, Any], seed: str, run: Answer) -> dict[str, Any]:
+        request = {
+            "backend": self._plan.backend.name,
+            "device": asdict(self._device),
+            "precision": self._plan.precision,
+            "seed": seed,
+            "checkpoint": built["checkpoint"]["path"],
+            "twin": built["twin"]["path"],
+            "artifact": built["checkpoint"]["artifact"],
+            "run": str(self._folder / "run"),
+            "twin_run": str(self._folder / "twin"),
+            "runner": run.response,
+            "wall": run.wall,
+        }
+        return self._call("judge", self._torch_preload(), request, "judge").response
+
+    def _metrics(self, built: Mapping[str, Any], run: Answer, judged: Mapping[str, Any]) -> dict[str, Metric]:
+        """Every figure of the cell, by name; the family's own come last."""
+        seconds = {phase.name: phase.seconds for phase in run.phases}
+        figures = {
+            "export_time": built["checkpoint"]["artifact"]["export_seconds"],
+            "load_time": seconds.get("load"),
+            "compile_time": seconds.get("compile"),
+            "first_inference_time": seconds.get("first inference"),
+        }
+        metrics = {name: once(value) for name, value in figures.items() if value is not None}
+        metrics["latency"] = duration(run.response["samples"])
+        if judged["preprocessing"]:
+            metrics["preprocessing_time"] = duration(judged["preprocessing"])
+        metrics |= _memory(run.response["memory"])
+        config = _config(Path(built["checkpoint"]["path"]))
+        return metrics | self._family.metrics(config, self._family.measured, metrics["latency"])
+
+
+def _config(checkpoint: Path) -> dict[str, Any]:
+    import json
+
+    config: dict[str, Any] = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    return config
+
+
+def _memory(figures: Mapping[str, int | None]) -> dict[str, Metric]:
+    return {name: Metric(value=value, unit="B") for name, value in figures.items() if value is not None}

@@ -1,0 +1,50 @@
+"""Challenges: inputs drawn from a seed that nobody knew before the run, made again wherever they are needed."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from assay.families.base import Config, Family
+from assay.schema import Workload
+
+
+def draw_seed() -> str:
+    """128 bits from the operating system, in hexadecimal."""
+    return secrets.token_hex(16)
+
+
+def generator(seed: str, *path: str | int) -> np.random.Generator:
+    """The generator of one input: Philox keyed by the seed and a path such as `("timed", 17)`."""
+    text = "/".join((seed, *map(str, path)))
+    key = np.frombuffer(hashlib.sha256(text.encode()).digest()[:16], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key))
+
+
+@dataclass(frozen=True)
+class Challenges:
+    """All inputs of a cell, from its family, its checkpoint's configuration and one seed."""
+
+    family: Family
+    config: Config
+    seed: str
+
+    def shapes(self) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+        """The judged workloads: name and inputs."""
+        for workload in self.family.challenges:
+            yield workload.name, self._inputs(workload, workload.name)
+
+    def timed(self, number: int) -> dict[str, np.ndarray]:
+        """Inputs of call `number` of the timed loop."""
+        return self._inputs(self.family.measured, "timed", number)
+
+    def traced(self) -> dict[str, np.ndarray]:
+        """Inputs of the traced call."""
+        return self._inputs(self.family.measured, "traced")
+
+    def _inputs(self, workload: Workload, *path: str | int) -> dict[str, np.ndarray]:
+        return self.family.inputs(self.config, workload, generator(self.seed, *path))

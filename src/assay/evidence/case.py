@@ -1,0 +1,106 @@
+"""What the judge has in hand when it judges a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from assay.evidence.deviation import K, Deviation, deviation, worst
+from assay.schema import Check, Precision
+
+if TYPE_CHECKING:
+    from assay.backends.base import Artifact, Backend, Operation
+    from assay.devices import Device
+    from assay.evidence.reference import Reference
+    from assay.families.base import Tensors
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One judged call: the backend's outputs beside the reference's and the noise around them."""
+
+    name: str
+    inputs: Tensors
+    outputs: Arrays
+    expected: Arrays
+    noise: Arrays
+    masks: Arrays
+
+    def broken(self) -> int:
+        """Values that are missing, or not finite where the reference's are; a missing output counts in full."""
+        count = 0
+        for name, exact in self.expected.items():
+            found = self.outputs.get(name)
+            if found is None or found.shape != exact.shape:
+                count += exact.size
+                continue
+            keep = np.ones(exact.shape[:-1], bool) if name not in self.masks else self.masks[name]
+            count += int(np.count_nonzero(~np.isfinite(found[keep].astype(np.float64))))
+        return count
+
+    def deviation(self, precision: Precision) -> Deviation:
+        """The worst row or channel of any output."""
+        return worst(
+            deviation(
+                self.outputs[name], exact, self.noise[name], self.masks.get(name),
+                factor=K[precision], where=f"{name} in call {self.name!r}",
+            )
+            for name, exact in self.expected.items()
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """All observations of a cell.
+
+    Attributes:
+        challenges, timed, traced: judged calls with the checkpoint's weights.
+        twin: the same challenges with the twin's weights.
+        reference: of the checkpoint, for questions that a layer asks itself.
+        samples: the timed loop, seconds.
+        wall: seconds that the parent's clock saw the runner for.
+        operations: the trace.
+        libraries: shared libraries mapped in the runner; None where the system does not tell.
+        modules: Python packages of runtimes that the runner imported.
+    """
+
+    backend: Backend
+    device: Device
+    precision: Precision
+    checkpoint: Path
+    artifact: Artifact
+    challenges: Sequence[Answer]
+    timed: Sequence[Answer]
+    traced: Answer
+    twin: Sequence[Answer]
+    reference: Reference
+    samples: Sequence[float]
+    wall: float
+    operations: Sequence[Operation]
+    libraries: Sequence[str] | None
+    modules: Sequence[str]
+
+
+def error_check(name: str, answers: Iterable[Answer], precision: Precision) -> Check:
+    """The worst deviation of these answers as a check; not judged where values are missing or not finite."""
+    answers = list(answers)
+    if any(answer.broken() for answer in answers):
+        return Check(name=name, text="cannot be compared: values are missing or not finite")
+    found = worst(answer.deviation(precision) for answer in answers)
+    return Check(
+        name=name,
+        value=found.error,
+        bound=found.bound,
+        text=f"relative error {found.error:.2g}, bound {found.bound:.2g} ({K[precision]:g} noise floors): {found.where}",
+    )
+
+
+def difference(left: Arrays, right: Arrays) -> dict[str, np.ndarray]:
+    """Output by output, in float64."""
+    return {name: left[name].astype(np.float64) - right[name].astype(np.float64) for name in left if name in right}

@@ -1,0 +1,111 @@
+"""How outputs are compared: the relative error of every row and channel, each against its own noise floor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from assay.schema import Precision
+
+K = {Precision.F32: 8.0, Precision.F16: 2.0, Precision.BF16: 2.0}
+"""How many noise floors honest arithmetic may be off: one number a precision, the same for all families."""
+
+PRIOR = 32
+"""Degrees of freedom with which the floor over the whole output stands behind that of one row or channel."""
+
+ALPHA = 1e-6
+"""The chance that a group of honest values passes its bound by the luck of few degrees of freedom."""
+_Z = NormalDist().inv_cdf(1 - ALPHA)
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """The worst group of an output: its relative error, its bound, and which one it is."""
+
+    error: float
+    bound: float
+    where: str
+
+    @property
+    def share(self) -> float:
+        """Error over bound."""
+        return self.error / self.bound
+
+
+def worst(deviations: Iterable[Deviation]) -> Deviation:
+    """The one that uses most of its bound."""
+    return max(deviations, key=lambda deviation: deviation.share)
+
+
+def deviation(
+    output: np.ndarray,
+    reference: np.ndarray,
+    noise: np.ndarray,
+    mask: np.ndarray | None,
+    *,
+    factor: float,
+    where: str,
+) -> Deviation:
+    """The worst row or channel of one output.
+
+    Args:
+        output: what the backend computed, shape (..., C).
+        reference: float64, the same shape.
+        noise: perturbed references, shape (draws, ..., C).
+        mask: which positions mean something, shape (...); None: all.
+        factor: noise floors that are allowed, `K`.
+        where: what to call this output in a sentence.
+    """
+    keep = np.ones(reference.shape[:-1], bool) if mask is None else mask
+    exact = reference[keep]
+    error = output.astype(np.float64)[keep] - exact
+    spread = noise[:, keep] - exact
+    rows = _groups(error, exact, spread, factor, f"row of {where}")
+    channels = _groups(error.T, exact.T, spread.transpose(0, 2, 1), factor, f"channel of {where}")
+    return worst((rows, channels))
+
+
+def _groups(error: np.ndarray, exact: np.ndarray, spread: np.ndarray, factor: float, what: str) -> Deviation:
+    """The worst of the groups along the first axis; `error` and `exact` (G, n), `spread` (draws, G, n)."""
+    draws, _, members = spread.shape
+    scale = np.linalg.norm(exact, axis=1)
+    # A group of zeros has no scale of its own: it gets that of the whole output.
+    scale = np.where(scale > 0, scale, np.linalg.norm(exact) / np.sqrt(len(exact)) or 1.0)
+    errors = np.linalg.norm(error, axis=1) / scale
+    own = np.mean(np.sum(spread**2, axis=2), axis=0) / scale**2
+    freedom = draws * members
+    floors = np.sqrt((freedom * own + PRIOR * own.mean()) / (freedom + PRIOR))
+    bounds = np.maximum(factor * floors * _luck(members), np.finfo(np.float64).eps)
+    index = int(np.argmax(errors / bounds))
+    return Deviation(float(errors[index]), float(bounds[index]), f"{what} (number {index})")
+
+
+def _luck(members: int) -> float:
+    """How far the norm of `members` honest values passes its root mean square with chance ALPHA.
+
+    The chi-squared quantile by Wilson and Hilferty (1931).
+    """
+    spread = 2 / (9 * members)
+    return float((1 - spread + _Z * np.sqrt(spread)) ** 1.5)
+
+
+def alignment(changes: Sequence[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]]) -> float:
+    """How well changes of the outputs follow the reference's: the smallest cosine over the given pairs.
+
+    Each pair is (change of the backend's outputs, change of the reference's), by output name; every
+    output counts alike. 1: follows; 0: does not (a constant output included).
+    """
+    return min(_cosine(found, expected) for found, expected in changes)
+
+
+def _cosine(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> float:
+    parts = []
+    for name, change in expected.items():
+        size = np.linalg.norm(change) or 1.0
+        parts.append((found[name].astype(np.float64).ravel() / size, change.ravel() / size))
+    left, right = (np.concatenate(side) for side in zip(*parts, strict=True))
+    norms = np.linalg.norm(left) * np.linalg.norm(right)
+    return float(left @ right / norms) if norms > 0 else 0.0

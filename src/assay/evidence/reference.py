@@ -1,0 +1,192 @@
+"""The reference: a checkpoint in transformers' eager code on the CPU in true float64, and its noise floor.
+
+The noise floor says how much this very model amplifies rounding: every weight and the
+result of every operation is moved relatively by +-u (the unit round-off of the precision), and the
+change of the outputs is what honest arithmetic of that precision may look like. The idea of judging by a
+float64 run is that of PyTorch's dynamo benchmarks (`same()` with `fp64_ref`); the perturbation is
+the discrete stochastic arithmetic of Vignes (CESTAC) with random signs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.weak import WeakIdKeyDictionary
+
+from assay.families.base import Family, Tensors
+from assay.schema import Precision
+
+UNIT_ROUND_OFF = {Precision.F32: 2.0**-24, Precision.F16: 2.0**-11, Precision.BF16: 2.0**-8}
+DRAWS = 6
+"""Perturbed runs for one floor."""
+
+_COARSE = {torch.nn.functional.interpolate, torch.sin, torch.cos, torch.Tensor.sin, torch.Tensor.cos}
+_EXACT = {
+    "aten::clone", "aten::_to_copy", "aten::cat", "aten::stack", "aten::embedding", "aten::index", "aten::index_select",
+    "aten::gather", "aten::where", "aten::masked_fill", "aten::relu", "aten::neg", "aten::zeros_like",
+    "aten::ones_like", "aten::full", "aten::full_like", "aten::zeros", "aten::ones", "aten::empty", "aten::arange",
+    "aten::constant_pad_nd", "aten::scalar_tensor", "aten::roll", "aten::repeat", "aten::abs", "aten::clamp",
+    "aten::maximum", "aten::minimum", "aten::max", "aten::lift_fresh", "aten::copy", "aten::triu", "aten::tril",
+}  # fmt: skip
+"""Operations that move values without rounding."""
+_FLOAT64 = {torch.float32: torch.float64}
+
+
+class TrueFloat64(TorchFunctionMode):
+    """Turns every request for float32 inside a model into one for float64.
+
+    Norms, rotary tables and eager softmaxes cast to float32 inside; in a reference that is an error.
+
+    Args:
+        coarse: run the operations whose rounding no perturbation of values models (interpolation
+            coordinates, sines and cosines of large angles) in float32: for the floor's own draws.
+    """
+
+    def __init__(self, *, coarse: bool = False) -> None:
+        super().__init__()
+        self._coarse = coarse
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run `func` with float64 where float32 was asked for."""
+        kwargs = kwargs or {}
+        if func is torch.Tensor.float:
+            return args[0].double()
+        if self._coarse and func in _COARSE:
+            return _in_float32(func, args, kwargs)
+        args = tuple(_FLOAT64.get(arg, arg) if isinstance(arg, torch.dtype) else arg for arg in args)
+        if isinstance(kwargs.get("dtype"), torch.dtype):
+            kwargs = {**kwargs, "dtype": _FLOAT64.get(kwargs["dtype"], kwargs["dtype"])}
+        return func(*args, **kwargs)
+
+
+def _in_float32(func: Any, args: Any, kwargs: Any) -> Any:
+    tensor, *rest = args
+    if tensor.dtype is not torch.float64:
+        return func(*args, **kwargs)
+    return func(tensor.to(torch.float32), *rest, **kwargs).to(torch.float64)
+
+
+class Reference:
+    """A checkpoint in float64: `outputs` for inputs, and `noise` around them.
+
+    Args:
+        family: the row.
+        directory: the checkpoint's folder.
+    """
+
+    def __init__(self, family: Family, directory: Path) -> None:
+        self._module = family.load(directory, attention="eager").double()
+        self._outputs = family.outputs
+
+    def outputs(self, inputs: Tensors) -> dict[str, np.ndarray]:
+        """The judged outputs, float64 arrays on the host."""
+        return self._run(inputs, TrueFloat64())
+
+    def _run(self, inputs: Tensors, mode: TrueFloat64, rounding: _Rounding | None = None) -> dict[str, np.ndarray]:
+        tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
+        tensors = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+        for tensor in tensors.values():
+            if rounding and tensor.is_floating_point():
+                rounding.inexact(tensor)
+        with _float64_default(), torch.no_grad(), rounding or nullcontext(), mode:
+            found = self._module(**tensors)
+        return {name: found[name].numpy() for name in self._outputs}
+
+    def noise(
+        self, inputs: Sequence[Tensors], precision: Precision, seed: int, draws: int = DRAWS
+    ) -> list[dict[str, np.ndarray]]:
+        """Outputs under perturbation, for each inputs an array (draws, *output shape) by output name."""
+        runs = []
+        for draw in range(draws):
+            signs = torch.Generator().manual_seed(seed + draw)
+            with _perturbed(self._module, UNIT_ROUND_OFF[precision], signs) as rounding:
+                runs.append([self._run(each, TrueFloat64(coarse=True), rounding) for each in inputs])
+        return [
+            {name: np.stack([run[index][name] for run in runs]) for name in self._outputs}
+            for index in range(len(inputs))
+        ]
+
+    def without(self, tensor: str, inputs: Tensors) -> dict[str, np.ndarray]:
+        """The outputs with one tensor of the state dict replaced by noise: unchanged if nothing uses it."""
+        state = self._module.model.state_dict()  # type: ignore[union-attr]
+        target = state[tensor]
+        original = target.clone()
+        try:
+            target.copy_(torch.rand(target.shape, generator=torch.Generator().manual_seed(0)).to(target.dtype) + 1)
+            return self.outputs(inputs)
+        finally:
+            target.copy_(original)
+
+
+@contextmanager
+def _float64_default() -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
+def _perturbed(module: torch.nn.Module, unit: float, signs: torch.Generator) -> Iterator[_Rounding]:
+    """Move every parameter, and until the block ends the results that depend on one, relatively by +-unit."""
+    originals = [(parameter, parameter.detach().clone()) for parameter in module.parameters()]
+    rounding = _Rounding(unit, signs)
+    try:
+        with torch.no_grad():
+            for parameter, original in originals:
+                parameter.copy_(rounding.nudged(original))
+                rounding.inexact(parameter)
+        yield rounding
+    finally:
+        with torch.no_grad():
+            for parameter, original in originals:
+                parameter.copy_(original)
+
+
+class _Rounding(TorchDispatchMode):
+    """Moves the result of every operation that computes with inexact values.
+
+    Views and copies round nothing. What follows from integers alone stays as it is: T5 sorts
+    distances into buckets by a logarithm whose exact value lies on the edges of the buckets.
+    """
+
+    def __init__(self, unit: float, signs: torch.Generator) -> None:
+        super().__init__()
+        self._unit = unit
+        self._signs = signs
+        self._inexact = WeakIdKeyDictionary()
+
+    def inexact(self, tensor: torch.Tensor) -> None:
+        """This tensor holds numbers that rounding could have changed."""
+        self._inexact[tensor] = True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
+        if not any(each in self._inexact for each in given):
+            return result
+        if not (func.is_view or func._schema.is_mutable or func._schema.name in _EXACT):
+            result = tree_map_only(torch.Tensor, self.nudged, result)
+        for each in tree_leaves(result):
+            if isinstance(each, torch.Tensor) and each.is_floating_point():
+                self.inexact(each)
+        return result
+
+    def nudged(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor, every value moved up or down by the unit; integers as they are."""
+        if not tensor.is_floating_point():
+            return tensor
+        sign = torch.randint(0, 2, tensor.shape, generator=self._signs, dtype=torch.int8)
+        limits = torch.finfo(tensor.dtype)  # masks hold the type's least value
+        return (tensor * (1 + self._unit * (2.0 * sign - 1))).clamp(limits.min, limits.max)

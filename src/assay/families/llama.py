@@ -1,0 +1,88 @@
+"""LLAMA: a causal decoder with rotary positions; judged are the logits of one forward pass over a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from assay.families.base import Config, Family, Tensors, load_tokenizer, rate, sentence, settings, text
+from assay.schema import Metric, Workload
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+
+class Llama(Family):
+    """The LLAMA row."""
+
+    id = "llama"
+    title = "LLAMA"
+    kind = "generation"
+    graph = "decoder"
+    auto_class = "AutoModelForCausalLM"
+    architectures = ("LlamaForCausalLM",)
+    modules = ("transformers.models.llama.modeling_llama",)
+    outputs = ("logits",)
+    dynamic = {"input_ids": {0: "batch", 1: "length"}, "attention_mask": {0: "batch", 1: "length"}}
+    sample = Workload(name="export", batch=2, length=9, padded=True)
+    measured = Workload(name="batch-1", batch=1, length=16)
+    challenges = (
+        Workload(name="single", batch=1, length=16),
+        Workload(name="padded", batch=3, length=13, padded=True),
+        Workload(name="longer", batch=4, length=37, padded=True),
+    )
+    vocabulary: ClassVar[int] = 32000
+    """The class default of `vocab_size`, for configurations that leave it out."""
+
+    def config(self, size: str) -> PreTrainedConfig:
+        """Two layers of width 64, two query heads to a key head."""
+        from transformers import LlamaConfig
+
+        return LlamaConfig(
+            vocab_size=512, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+            intermediate_size=128, max_position_embeddings=128, architectures=["LlamaForCausalLM"],
+        )  # fmt: skip
+
+    def save_processor(self, directory: Path, config: PreTrainedConfig) -> None:
+        """A BPE tokenizer with byte fallback, whose tokens mark the beginning of a word."""
+        from transformers import LlamaTokenizer
+
+        from assay.families.tokenizers import CHARACTERS, merged, merges, numbered
+
+        pairs = merges(before="▁")
+        fallback = (f"<0x{byte:02X}>" for byte in range(256))
+        vocabulary = numbered(("<unk>", "<s>", "</s>", *fallback, "▁", *CHARACTERS, *merged(pairs)))
+        LlamaTokenizer(vocab=vocabulary, merges=pairs, model_max_length=128).save_pretrained(directory)
+
+    def inputs(self, config: Config, workload: Workload, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Random tokens, padded on the right.
+
+        Generation pads on the left, but without a cache that only moves the positions: on the right a plain
+        forward pass numbers the real tokens from 0 in every runtime, and no query is left without a key.
+        """
+        decoder = settings(config, vocab_size=self.vocabulary, pad_token_id=None)
+        return text(rng, workload, decoder["vocab_size"], padding=decoder["pad_token_id"])
+
+    def forward(self, model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Next-token logits, (batch, length, vocabulary)."""
+        return {"logits": model(**inputs, use_cache=False).logits}
+
+    def masks(self, inputs: Tensors) -> dict[str, np.ndarray]:
+        """Padding means nothing."""
+        return {"logits": inputs["attention_mask"].astype(bool)}
+
+    def preprocessing(self, directory: Path, config: Config, rng: np.random.Generator) -> Callable[[], object]:
+        """Tokenize one prompt."""
+        tokenizer, raw = load_tokenizer(directory), sentence(rng)
+        return lambda: tokenizer(raw, return_tensors="np")
+
+    def metrics(self, config: Config, workload: Workload, latency: Metric) -> dict[str, Metric]:
+        """Prompt tokens per second: a prefill without a cache."""
+        return {"prompt_tokens_per_second": rate(latency, workload.batch * workload.length, "tokens/s")}
+
+
+FAMILY = Llama()

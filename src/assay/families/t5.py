@@ -1,0 +1,88 @@
+"""T5: an encoder-decoder of text with relative positions; judged are the decoder's logits, teacher-forced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from assay.families.base import WORDS, Config, Family, load_tokenizer, rate, sentence, settings, text, token_ids
+from assay.schema import Metric, Workload
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig, PreTrainedModel, T5Config
+
+
+class T5(Family):
+    """The T5 row."""
+
+    id = "t5"
+    title = "T5"
+    kind = "generation"
+    graph = "encoder-decoder"
+    auto_class = "AutoModelForSeq2SeqLM"
+    architectures = ("T5ForConditionalGeneration", "T5WithLMHeadModel")
+    modules = ("transformers.models.t5.modeling_t5",)
+    outputs = ("logits",)
+    dynamic = {
+        "input_ids": {0: "batch", 1: "length"},
+        "attention_mask": {0: "batch", 1: "length"},
+        "decoder_input_ids": {0: "batch", 1: "decoder_length"},
+    }
+    sample = Workload(name="export", batch=2, length=9, decoder_length=5, padded=True)
+    measured = Workload(name="batch-1", batch=1, length=16, decoder_length=8)
+    challenges = (
+        Workload(name="single", batch=1, length=16, decoder_length=8),
+        Workload(name="padded", batch=3, length=13, decoder_length=4, padded=True),
+        Workload(name="longer", batch=4, length=37, decoder_length=11, padded=True),
+    )
+
+    def config(self, size: str) -> T5Config:
+        """Two layers of width 64 a side."""
+        from transformers import T5Config
+
+        return T5Config(  # type: ignore[call-arg]  # its signature leaves out what every configuration takes
+            vocab_size=256, d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4,
+            pad_token_id=0, eos_token_id=1, decoder_start_token_id=0, architectures=["T5ForConditionalGeneration"],
+        )  # fmt: skip
+
+    def save_processor(self, directory: Path, config: PreTrainedConfig) -> None:
+        """A unigram tokenizer: words cost less than their characters."""
+        from transformers import T5Tokenizer
+
+        from assay.families.tokenizers import CHARACTERS
+
+        special = (("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0))
+        pieces = (("▁", -4.0), *((f"▁{word}", -3.0) for word in WORDS))
+        characters = ((character, -5.0) for character in CHARACTERS)
+        sentinels = ((f"<extra_id_{number}>", 0.0) for number in reversed(range(100)))
+        vocabulary = [*special, *pieces, *characters, *sentinels]
+        T5Tokenizer(vocab=vocabulary, model_max_length=128).save_pretrained(directory)
+
+    def inputs(self, config: Config, workload: Workload, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Random source and target tokens; every target begins with the decoder's start token."""
+        t5 = settings(config, vocab_size=32128, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0)
+        padding, end = t5["pad_token_id"], t5["eos_token_id"]
+        source = text(rng, workload, t5["vocab_size"], padding=padding, end=end)
+        target = token_ids(rng, t5["vocab_size"], (workload.batch, workload.decoder_length), (padding, end))
+        target[:, 0] = t5["decoder_start_token_id"]
+        return {**source, "decoder_input_ids": target}
+
+    def forward(self, model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Next-token logits, (batch, decoder length, vocabulary)."""
+        return {"logits": model(**inputs, use_cache=False).logits}
+
+    def preprocessing(self, directory: Path, config: Config, rng: np.random.Generator) -> Callable[[], object]:
+        """Tokenize one source sentence."""
+        tokenizer, raw = load_tokenizer(directory), sentence(rng)
+        return lambda: tokenizer(raw, return_tensors="np")
+
+    def metrics(self, config: Config, workload: Workload, latency: Metric) -> dict[str, Metric]:
+        """Source tokens per second, the teacher-forced decoder's pass included."""
+        return {"prompt_tokens_per_second": rate(latency, workload.batch * workload.length, "tokens/s")}
+
+
+FAMILY = T5()

@@ -1,0 +1,82 @@
+"""The timed loop: every call gets an input that was never seen before, made outside the clock."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from assay.measure.statistics import steady
+
+Tensors = Mapping[str, np.ndarray]
+
+WARM_UP_CALLS = 3
+WARM_UP_SECONDS = 0.1
+CHECK_EVERY = 10
+KEPT = 2
+"""Outputs of the timed loop that are kept for the judge."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """The timed loop's samples in seconds, and by call number the outputs that were kept."""
+
+    samples: list[float]
+    kept: dict[int, dict[str, np.ndarray]]
+
+
+def time_calls(
+    call: Callable[[Tensors], Tensors],
+    fresh: Callable[[int], Tensors],
+    *,
+    budget: float,
+    least: int,
+    choose: Callable[[int], int],
+) -> Timed:
+    """Warm up, then sample until the median is known to its target or the budget ends.
+
+    Args:
+        call: one forward pass; the clock stops when its outputs are arrays on the host.
+        fresh: the inputs of call number n.
+        budget: seconds of measuring.
+        least: samples to take even past the budget.
+        choose: a random integer below n, unknown to the engine: it picks the outputs to keep.
+    """
+    number = 0
+    deadline = time.perf_counter() + WARM_UP_SECONDS
+    while number < WARM_UP_CALLS or time.perf_counter() < deadline:
+        call(fresh(number))
+        number += 1
+    samples: list[float] = []
+    kept: dict[int, dict[str, np.ndarray]] = {}
+    deadline = time.perf_counter() + budget
+    gc.collect()
+    gc.disable()
+    try:
+        while len(samples) < least or time.perf_counter() < deadline:
+            inputs = fresh(number)
+            started = time.perf_counter()
+            outputs = {name: np.asarray(array) for name, array in call(inputs).items()}
+            samples.append(time.perf_counter() - started)
+            _keep(kept, number, outputs, len(samples), choose)
+            number += 1
+            if len(samples) >= least and len(samples) % CHECK_EVERY == 0 and steady(samples):
+                break
+    finally:
+        gc.enable()
+    return Timed(samples, kept)
+
+
+def _keep(
+    kept: dict[int, dict[str, np.ndarray]], number: int, outputs: Tensors, seen: int, choose: Callable[[int], int]
+) -> None:
+    """Reservoir sampling (Vitter, algorithm R): every call is as likely to be kept as any other."""
+    if len(kept) == KEPT:
+        place = choose(seen)
+        if place >= KEPT:
+            return
+        del kept[sorted(kept)[place]]
+    kept[number] = {name: array.copy() for name, array in outputs.items()}

@@ -1,0 +1,351 @@
+"""Session reports into the matrix: a pure function of the set of reports, and the reading of the files."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from assay.errors import UsageError
+from assay.schema import (
+    SCHEMA_VERSION,
+    Cell,
+    CheckpointRef,
+    Matrix,
+    MatrixCell,
+    Precision,
+    SessionRef,
+    SessionReport,
+)
+
+OWN = "own"
+"""The size of a cell whose checkpoint the user brought."""
+SIZES = ("tiny", "base", OWN)
+"""The order of sizes; others follow, by name."""
+COMPARED = ("assay", "torch", "transformers")
+"""Software that all columns of a matrix should share: it makes the test models, and judges."""
+
+_T = TypeVar("_T", SessionReport, Matrix)
+_Slot = tuple[str, str, Precision]
+_Age = tuple[datetime, str, int]
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """A file that was not merged, and why."""
+
+    path: Path
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class _Unreadable(Exception):
+    """A file that is not what it should be; one clear line."""
+
+
+# Reading
+
+
+def read(paths: Iterable[Path]) -> tuple[list[SessionReport], list[Problem]]:
+    """Every session report in these files and folders, and every file that is none.
+
+    Args:
+        paths: files, and folders whose `*.json` are read.
+    """
+    reports: list[SessionReport] = []
+    problems: list[Problem] = []
+    for path in _files(paths):
+        try:
+            reports.append(_load(path, SessionReport))
+        except _Unreadable as error:
+            problems.append(Problem(path, str(error)))
+    return reports, problems
+
+
+def read_matrix(path: Path) -> Matrix:
+    """A merged matrix; its statuses are concluded anew.
+
+    Raises:
+        UsageError: the file is not there, or no matrix.
+    """
+    if not path.exists():
+        raise UsageError(f"{path}: no such file; `assay merge` writes it")
+    try:
+        return _load(path, Matrix)
+    except _Unreadable as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def _files(paths: Iterable[Path]) -> list[Path]:
+    found = [file for path in paths for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
+    return list({file.resolve(): file for file in reversed(found)}.values())[::-1]
+
+
+def _load(path: Path, model: type[_T]) -> _T:
+    data = _json(path)
+    _recognise(data, model)
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise _Unreadable(_explain(error)) from error
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise _Unreadable(f"cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise _Unreadable("is not UTF-8 text") from error
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise _Unreadable(f"is not JSON, or was cut off: {error.msg} at {where}") from error
+    except (ValueError, RecursionError) as error:
+        raise _Unreadable(f"is not JSON that can be read: {error}") from error
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
+
+
+def _recognise(data: Any, model: type[SessionReport] | type[Matrix]) -> None:
+    """Refuse foreign files and newer versions before looking further: their errors would only confuse."""
+    wanted, other = ("session report", "matrix") if model is SessionReport else ("matrix", "session report")
+    if not isinstance(data, Mapping) or "schema_version" not in data:
+        raise _Unreadable(f"is not a {wanted} of assay: it has no schema_version")
+    version = data["schema_version"]
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise _Unreadable(f"schema_version: should be a whole number, not {json.dumps(version)[:40]}")
+    if version > SCHEMA_VERSION:
+        raise _Unreadable(
+            f"schema_version {version} is newer than this assay reads ({SCHEMA_VERSION}); update assay to merge it"
+        )
+    if ("planned" in data) is (model is Matrix):
+        raise _Unreadable(f"is not a {wanted}" + (f" but a {other}" if "cells" in data else ""))
+
+
+def _explain(error: ValidationError) -> str:
+    """The first error with its dotted path, and how many more there are."""
+    first, *more = error.errors(include_url=False, include_input=False)
+    path = ""
+    for part in first["loc"]:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    text = {"extra_forbidden": "unknown key", "missing": "missing"}.get(first["type"], first["msg"])
+    suffix = f" (and {len(more)} more)" if more else ""
+    return f"{path.lstrip('.')}: {text.removeprefix('Value error, ')}{suffix}"
+
+
+# Merging
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A cell with what decides about it."""
+
+    cell: MatrixCell
+    age: _Age
+
+    @cached_property
+    def judged(self) -> bool:
+        """Something was observed, if only a failure."""
+        return bool(self.cell.evidence) or self.cell.failure is not None
+
+    @property
+    def slot(self) -> _Slot:
+        """The rows that it may stand in."""
+        return self.cell.family, self.cell.size, self.cell.precision
+
+    @property
+    def machine(self) -> str:
+        """Where it ran."""
+        return self.cell.session.machine.name if self.cell.session else ""
+
+    def key(self) -> tuple[object, ...]:
+        """What the newest is looked for among. Without a checkpoint, nothing else tells two machines' cells apart."""
+        checkpoint = self.cell.checkpoint
+        return (checkpoint.sha256 if checkpoint else (self.machine,), self.cell.workloads, self.cell.device)
+
+    def outdated_by(self, failure: _Seen) -> bool:
+        """Whether a newer failure before the checkpoint was known says that this no longer holds.
+
+        It speaks for its own machine and device alone, and of test models: which of the user's
+        checkpoints failed is not known.
+        """
+        known = self.cell.checkpoint is None or self.cell.checkpoint.source == "local"
+        same = (self.machine, self.cell.device) == (failure.machine, failure.cell.device)
+        return known and same and self.age < failure.age
+
+
+def merge(reports: Iterable[SessionReport], families: Sequence[str], backends: Sequence[str]) -> Matrix:
+    """The matrix of these reports: the same whatever their order, grouping or number of copies.
+
+    Of several cells with the same family, backend, checkpoint, size, precision, workloads and device the
+    newest judged one is shown, and the others are kept as superseded. UNAVAILABLE is shown where nobody's
+    cell was judged. Cells that nobody ran are PENDING.
+
+    Args:
+        families: the rows that there should be, in order; others that the reports hold follow, by name.
+        backends: the columns, likewise.
+    """
+    places: defaultdict[tuple[_Slot, str], list[_Seen]] = defaultdict(list)
+    for report in _latest(reports):
+        for seen in _observed(report):
+            places[seen.slot, seen.cell.backend].append(seen)
+    shown: list[_Seen] = []
+    superseded: list[_Seen] = []
+    for group in places.values():
+        chosen = _chosen(group)
+        shown += chosen
+        superseded += [seen for seen in group if not any(seen is other for other in chosen)]
+    rows = _ordered(families, [seen.cell.family for seen in shown])
+    columns = _ordered(backends, [seen.cell.backend for seen in shown])
+    shown += _pending(shown, rows, columns)
+    order = _order(shown, rows, columns)
+    cells = [seen.cell for seen in sorted(shown, key=order)]
+    return Matrix(
+        cells=tuple(cells),
+        superseded=tuple(seen.cell for seen in sorted(superseded, key=order)),
+        warnings=(*_hash_warnings(cells), *_version_warnings(cells)),
+    )
+
+
+def _latest(reports: Iterable[SessionReport]) -> list[SessionReport]:
+    """One report a session: a resumed one rewrites its file, and copies may be older."""
+    latest: dict[str, tuple[tuple[object, ...], SessionReport]] = {}
+    for report in reports:
+        finished = _moment(report.finished_at) if report.finished_at else datetime.min.replace(tzinfo=UTC)
+        rank = (len(report.cells), finished, report.model_dump_json())
+        if report.id not in latest or latest[report.id][0] < rank:
+            latest[report.id] = (rank, report)
+    return [report for _, report in latest.values()]
+
+
+def _observed(report: SessionReport) -> Iterable[_Seen]:
+    session = SessionRef(
+        id=report.id, started_at=report.started_at, machine=report.machine, environment=report.environment
+    )
+    for index, cell in enumerate(report.cells):
+        age = (_moment(cell.started_at or report.started_at), report.id, index)
+        yield _Seen(_matrix_cell(cell, session), age)
+
+
+def _matrix_cell(cell: Cell, session: SessionRef) -> MatrixCell:
+    return MatrixCell.model_validate({**dict(cell), "session": session})
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def _chosen(group: Sequence[_Seen]) -> list[_Seen]:
+    """Of all cells of one place of the matrix, those that are shown."""
+    judged = [seen for seen in group if seen.judged]
+    if not judged:
+        return [max(group, key=lambda seen: (seen.cell.unavailable is not None, seen.age))]
+    early = [seen for seen in judged if seen.cell.checkpoint is None]
+    newest: dict[tuple[object, ...], _Seen] = {}
+    for seen in judged:
+        key = seen.key()
+        if not any(seen.outdated_by(failure) for failure in early) and (
+            key not in newest or newest[key].age < seen.age
+        ):
+            newest[key] = seen
+    whole = [seen for seen in newest.values() if seen.cell.checkpoint is not None]
+    return whole + [
+        seen for seen in newest.values()
+        if seen.cell.checkpoint is None
+        and not any(other.cell.device == seen.cell.device and other.age > seen.age for other in whole)
+    ]  # fmt: skip
+
+
+def _pending(shown: Sequence[_Seen], families: Sequence[str], backends: Sequence[str]) -> list[_Seen]:
+    """The cells that nobody ran: of every row, and of every family at every size and precision that was seen."""
+    checkpoints: defaultdict[_Slot, dict[str, CheckpointRef]] = defaultdict(dict)
+    taken: set[tuple[_Slot, str, str | None]] = set()
+    slots: set[_Slot] = set()
+    for seen in sorted(shown, key=lambda each: each.age):
+        checkpoint = seen.cell.checkpoint
+        slots.add(seen.slot)
+        taken.add((seen.slot, seen.cell.backend, checkpoint.sha256 if checkpoint else None))
+        if checkpoint:
+            checkpoints[seen.slot].setdefault(checkpoint.sha256, checkpoint)
+    local = {(size, precision) for _, size, precision in slots if size != OWN} or {("tiny", Precision.F32)}
+    slots |= {(family, *each) for family in families for each in local}
+    never = (datetime.min.replace(tzinfo=UTC), "", 0)
+    return [
+        _Seen(
+            MatrixCell(family=slot[0], backend=backend, size=slot[1], precision=slot[2], checkpoint=checkpoint), never
+        )
+        for slot in slots
+        for backend in backends
+        # A cell without a checkpoint, such as an UNAVAILABLE one, stands in all rows of its family and size.
+        if (slot, backend, None) not in taken
+        for checkpoint in checkpoints[slot].values() or [None]
+        if checkpoint is None or (slot, backend, checkpoint.sha256) not in taken
+    ]
+
+
+def _ordered(wanted: Sequence[str], seen: Iterable[str]) -> list[str]:
+    return [*dict.fromkeys(wanted), *sorted(set(seen) - set(wanted))]
+
+
+def _order(shown: Sequence[_Seen], families: Sequence[str], backends: Sequence[str]) -> Callable[[_Seen], Any]:
+    """Family, size, precision, checkpoint, backend, device, age. A cell without a checkpoint goes to the first row."""
+    first: dict[_Slot, str] = {}
+    for seen in shown:
+        if checkpoint := seen.cell.checkpoint:
+            first[seen.slot] = min(checkpoint.sha256, first.get(seen.slot, checkpoint.sha256))
+    rows = {name: index for index, name in enumerate(families)}
+    columns = {name: index for index, name in enumerate(backends)}
+    sizes = {name: index for index, name in enumerate(SIZES)}
+    precisions = list(Precision)
+
+    def order(seen: _Seen) -> tuple[object, ...]:
+        cell = seen.cell
+        return (
+            rows[cell.family], sizes.get(cell.size, len(sizes)), cell.size, precisions.index(cell.precision),
+            cell.checkpoint.sha256 if cell.checkpoint else first.get(seen.slot, ""),
+            columns[cell.backend], cell.device or "", seen.age,
+        )  # fmt: skip
+
+    return order
+
+
+def _hash_warnings(cells: Sequence[MatrixCell]) -> list[str]:
+    """Test models should be the same bytes everywhere; where they are not, rows are apart and it is said."""
+    rows: defaultdict[_Slot, defaultdict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for cell in cells:
+        if cell.session and cell.checkpoint and cell.checkpoint.source == "local":
+            rows[cell.family, cell.size, cell.precision][cell.checkpoint.sha256].add(cell.backend)
+    return [
+        f"{family}, {size}, {precision}: the local test model differs between columns, so they are not compared: "
+        + "; ".join(f"{sha[:8]} in {', '.join(sorted(columns))}" for sha, columns in sorted(hashes.items()))
+        for (family, size, precision), hashes in rows.items()
+        if len(hashes) > 1
+    ]
+
+
+def _version_warnings(cells: Sequence[MatrixCell]) -> list[str]:
+    versions: dict[str, defaultdict[str, set[str]]] = {name: defaultdict(set) for name in COMPARED}
+    for cell in cells:
+        if cell.session:
+            environment = cell.session.environment
+            for name in COMPARED:
+                if version := {"assay": environment.assay, **environment.packages}.get(name):
+                    # A local suffix names a build of the same version: 2.13.0+cpu.
+                    versions[name][version.partition("+")[0]].add(cell.backend)
+    return [
+        f"{name} differs between columns: "
+        + "; ".join(f"{version} in {', '.join(sorted(columns))}" for version, columns in sorted(found.items()))
+        for name, found in versions.items()
+        if len(found) > 1
+    ]

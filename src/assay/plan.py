@@ -1,0 +1,81 @@
+"""What to run: a backend, families, and what to run them with; every user's mistake is found here, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from assay import backends, families
+from assay.backends.base import Backend
+from assay.errors import UsageError, unknown
+from assay.schema import Precision
+
+SIZES = ("tiny",)
+"""The sizes of local test models."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run of one backend.
+
+    Attributes:
+        families: ids, in the order of the matrix.
+        models: the user's checkpoint folder by family; the other families use a local test model.
+        timeout: seconds that one phase of a role may take.
+    """
+
+    backend: Backend
+    families: tuple[str, ...]
+    models: Mapping[str, Path]
+    size: str
+    precision: Precision
+    timeout: float
+
+    def size_of(self, family: str) -> str:
+        """The cell's size: `own` where the user brought a checkpoint."""
+        return "own" if family in self.models else self.size
+
+
+def make_plan(
+    *,
+    backend: str,
+    families: Sequence[str] = (),
+    models: Mapping[str, Path] | None = None,
+    size: str = "tiny",
+    precision: str = "f32",
+    timeout: float = 600.0,
+) -> Plan:
+    """Check and complete what the user asked for.
+
+    Args:
+        families: ids; none asked for means those of `models`, or all.
+
+    Raises:
+        UsageError: an unknown name, a checkpoint that cannot be used, a number out of range.
+    """
+    from assay import checkpoints
+
+    models = dict(models or {})
+    chosen = _families([*families, *models] if families else list(models))
+    if size not in SIZES:
+        raise unknown("size", size, SIZES)
+    if precision not in list(Precision):
+        raise unknown("precision", precision, list(Precision))
+    if not 0 < timeout < float("inf"):
+        raise UsageError(f"--timeout takes a positive number of seconds, not {timeout:g}")
+    loaded = backends.load(backend)
+    supported = loaded.precisions(loaded.devices()[0]) if precision != "f32" else (Precision.F32,)
+    if precision not in supported:
+        raise UsageError(f"{backend} computes in {', '.join(supported)} here, not in {precision}")
+    for family, folder in models.items():
+        checkpoints.opened(family, folder)
+    return Plan(loaded, chosen, models, size, Precision(precision), timeout)
+
+
+def _families(asked: Sequence[str]) -> tuple[str, ...]:
+    known = families.names()
+    for name in asked:
+        if name not in known:
+            raise unknown("family", name, known)
+    return tuple(name for name in known if not asked or name in asked)

@@ -1,0 +1,147 @@
+"""The judge: remakes the challenges, computes the reference, and concludes one evidence a layer.
+
+It also times preprocessing, which needs transformers and is the same for every backend.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from assay import backends, families
+from assay.backends.base import Artifact, Operation
+from assay.checkpoints import weight_files
+from assay.challenge import Challenges, generator
+from assay.devices import Device
+from assay.errors import UsageError
+from assay.evidence import agreement, placement, provenance, timing, weights
+from assay.evidence.case import Answer, Case
+from assay.evidence.reference import Reference
+from assay.families.base import Config, Family, Tensors
+from assay.roles.phases import PhaseLog
+from assay.schema import Evidence, Precision
+
+LAYERS = (agreement, weights, placement, timing, provenance)
+PREPROCESSED = 20
+"""Raw samples that are timed."""
+
+
+def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Judge.
+
+    Args:
+        request: `backend`, `device`, `precision`, `seed`, `checkpoint` and `twin` (paths), `artifact`,
+            `run` and `twin_run` (folders with outputs), `runner` (its response), `wall` (seconds).
+        folder: this role's folder.
+
+    Returns:
+        `evidence`, and `preprocessing`: seconds for each raw sample.
+    """
+    import torch
+
+    phase = PhaseLog(folder / "phases.jsonl")
+    artifact = Artifact(**request["artifact"])
+    family = families.load(artifact.family)
+    checkpoint = Path(request["checkpoint"])
+    config = _config(checkpoint)
+    torch.set_num_threads(_threads(checkpoint))
+    with phase("reference"):
+        case = _case(request, family, config, artifact, checkpoint)
+    with phase("evidence"):
+        evidence: list[Evidence] = [layer.judge(case) for layer in LAYERS]
+    with phase("preprocessing"):
+        preprocessing = _preprocessing(family, config, checkpoint, request["seed"])
+    return {"evidence": [each.model_dump(mode="json") for each in evidence], "preprocessing": preprocessing}
+
+
+SMALL = 64 * 2**20
+"""Bytes of weights below which a second thread costs more in waiting than it computes."""
+
+
+def _threads(checkpoint: Path) -> int:
+    """One thread for small models: on a busy machine two stall each other for ten times the work."""
+    from assay.machine import threads
+
+    return 1 if sum(file.stat().st_size for file in weight_files(checkpoint)) < SMALL else threads()
+
+
+def _config(checkpoint: Path) -> Config:
+    import json
+
+    config: Config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    return config
+
+
+def _case(request: dict[str, Any], family: Family, config: Config, artifact: Artifact, checkpoint: Path) -> Case:
+    runner = request["runner"]
+    challenges = Challenges(family, config, request["seed"])
+    precision = Precision(request["precision"])
+    judge = _Answers(family, precision, int(request["seed"][:8], 16))
+    run = Path(request["run"])
+    shapes = list(challenges.shapes())
+    calls = [
+        *((name, inputs, f"challenge-{name}") for name, inputs in shapes),
+        *((f"timed {number}", challenges.timed(number), f"timed-{number}") for number in runner["kept"]),
+        ("traced", challenges.traced(), "traced"),
+    ]
+    reference = Reference(family, checkpoint)
+    own = list(judge.answers(reference, calls, run))
+    twin_calls = [(name, inputs, f"challenge-{name}") for name, inputs in shapes]
+    twin = list(judge.answers(Reference(family, Path(request["twin"])), twin_calls, Path(request["twin_run"])))
+    return Case(
+        backend=backends.load(request["backend"]),
+        device=Device(**request["device"]),
+        precision=precision,
+        checkpoint=checkpoint,
+        artifact=artifact,
+        challenges=own[: len(shapes)],
+        timed=own[len(shapes) : -1],
+        traced=own[-1],
+        twin=twin,
+        reference=reference,
+        samples=runner["samples"],
+        wall=request["wall"],
+        operations=[Operation(**operation) for operation in runner["trace"]],
+        libraries=runner["libraries"],
+        modules=runner["modules"],
+    )
+
+
+class _Answers:
+    """Puts reference and noise beside the backend's outputs."""
+
+    def __init__(self, family: Family, precision: Precision, seed: int) -> None:
+        self._family = family
+        self._precision = precision
+        self._seed = seed
+
+    def answers(self, reference: Reference, calls: list[tuple[str, Tensors, str]], run: Path) -> Iterator[Answer]:
+        noise = reference.noise([inputs for _, inputs, _ in calls], self._precision, self._seed)
+        for (name, inputs, file), spread in zip(calls, noise, strict=True):
+            with np.load(run / f"{file}.npz", allow_pickle=False) as outputs:
+                yield Answer(
+                    name=name, inputs=inputs, outputs=dict(outputs), expected=reference.outputs(inputs),
+                    noise=spread, masks=self._family.masks(inputs),
+                )  # fmt: skip
+
+
+def _preprocessing(family: Family, config: Config, checkpoint: Path, seed: str) -> list[float]:
+    """Seconds for each of several raw samples, one that warms up apart; none where there is no processor."""
+    try:
+        calls = [
+            family.preprocessing(checkpoint, config, generator(seed, "raw", number))
+            for number in range(PREPROCESSED + 1)
+        ]
+    except UsageError:
+        return []
+    calls[0]()
+    samples = []
+    for call in calls[1:]:
+        started = time.perf_counter()
+        call()
+        samples.append(time.perf_counter() - started)
+    return samples

@@ -1,0 +1,98 @@
+"""The runner: the runtime under test, alone in a process with numpy and the challenges.
+
+It never sees a reference. What it observes of itself is observed by this module, not by the backend.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from assay import backends, families
+from assay.backends.base import Artifact, Engine
+from assay.challenge import Challenges
+from assay.devices import Device
+from assay.measure import memory
+from assay.measure.clock import time_calls
+from assay.roles.phases import PhaseLog
+from assay.schema import Precision
+
+BUDGET = 0.5
+"""Seconds of measuring a cell, once the least number of samples is there."""
+LEAST = 30
+
+
+def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Run the challenges; unless this is the twin, also the timed loop and the traced call.
+
+    Args:
+        request: `backend`, `artifact`, `device`, `precision`, `config` (a path), `seed`, `measure`.
+        folder: this role's folder; outputs are written there as `.npz`.
+
+    Returns:
+        Samples, memory, trace, and what was seen of the process.
+    """
+    phase = PhaseLog(folder / "phases.jsonl")
+    memory.reset_peak()
+    backend = backends.load(request["backend"])
+    artifact = Artifact(**request["artifact"])
+    family = families.load(artifact.family)
+    config = json.loads(Path(request["config"]).read_text(encoding="utf-8"))
+    challenges = Challenges(family, config, request["seed"])
+    device = Device(**request["device"])
+    with backend.open(artifact, device=device, precision=Precision(request["precision"]), phase=phase) as engine:
+        with phase("first inference"):
+            engine.run(challenges.timed(-1))
+        with phase("challenges"):
+            for name, inputs in challenges.shapes():
+                _save(folder / f"challenge-{name}.npz", engine.run(inputs))
+        response = _measured(engine, challenges, phase, folder) if request["measure"] else {}
+    return response | {"libraries": mapped_libraries(), "modules": loaded_runtimes()}
+
+
+def _measured(engine: Engine, challenges: Challenges, phase: PhaseLog, folder: Path) -> dict[str, Any]:
+    with phase("measure"):
+        timed = time_calls(
+            engine.run, challenges.timed, budget=BUDGET, least=LEAST, choose=secrets.randbelow
+        )
+        for number, outputs in timed.kept.items():
+            _save(folder / f"timed-{number}.npz", outputs)
+    figures = {
+        "peak_memory": memory.peak(),
+        "unique_memory": memory.unique(),
+        "device_memory": engine.device_memory(),
+    }
+    with phase("trace"):
+        outputs, operations = engine.trace(challenges.traced())
+        _save(folder / "traced.npz", outputs)
+    return {
+        "samples": timed.samples,
+        "kept": sorted(timed.kept),
+        "memory": figures,
+        "trace": [asdict(operation) for operation in operations],
+    }
+
+
+def _save(path: Path, outputs: Mapping[str, np.ndarray]) -> None:
+    np.savez(path, **{name: np.asarray(array) for name, array in outputs.items()})
+
+
+def mapped_libraries() -> list[str] | None:
+    """Names of the shared libraries mapped into this process; None where `/proc` does not tell."""
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        return None
+    paths = {line.split(maxsplit=5)[5] for line in maps.read_text().splitlines() if line.count(" /")}
+    return sorted({Path(path).name for path in paths if ".so" in path})
+
+
+def loaded_runtimes() -> list[str]:
+    """Which of the known runtimes' Python packages this process has imported."""
+    return sorted(name for name in ("torch", "openvino", "onnxruntime", "tensorflow", "jax") if sys.modules.get(name))

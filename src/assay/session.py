@@ -1,0 +1,110 @@
+"""Runs a plan: one cell after the other, three roles a cell, and a report that is whole after every one."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from assay.cell import CellRun
+from assay.devices import Device
+from assay.errors import Unavailable
+from assay.files import write_atomically
+from assay.machine import describe_environment, describe_machine, threads
+from assay.plan import Plan
+from assay.progress import Progress
+from assay.roles.process import Servers
+from assay.schema import Cell, SessionReport, Unavailability
+
+
+def run_session(plan: Plan, reports: Path, *, resume: bool, progress: Progress) -> SessionReport:
+    """Run every cell of the plan and write `<reports>/sessions/<backend>-<session>.json` anew after each.
+
+    Args:
+        reports: the folder of all reports.
+        resume: go on with the newest report of the same plan: cells that it holds are not run again.
+
+    Returns:
+        The report, whole. Whatever happens in a cell is recorded there and stays there.
+    """
+    sessions = reports / "sessions"
+    report = (_unfinished(plan, sessions) if resume else None) or _begun(plan)
+    done = {cell.family for cell in report.cells}
+    progress.session(plan.backend.name, [family for family in plan.families if family not in done])
+
+    def record(cell: Cell) -> None:
+        nonlocal report
+        report = report.model_copy(update={"cells": (*report.cells, cell)})
+        _write(report, sessions)
+        progress.done(cell)
+
+    try:
+        device = plan.backend.devices()[0]
+    except Unavailable as error:
+        absent = Unavailability(reason=error.reason, looked_for=error.looked_for)
+        for family in plan.families:
+            if family not in done:
+                record(_unavailable(plan, family, absent))
+    else:
+        with tempfile.TemporaryDirectory(prefix="assay-") as folder, Servers(plan.timeout) as servers:
+            for family in plan.families:
+                if family not in done:
+                    record(_run(plan, family, device, servers, Path(folder) / family, progress))
+    report = report.model_copy(update={"finished_at": now()})
+    _write(report, sessions)
+    progress.finished()
+    return report
+
+
+def _run(plan: Plan, family: str, device: Device, servers: Servers, folder: Path, progress: Progress) -> Cell:
+    return CellRun(plan, family, device, servers, folder, lambda role, phase: progress.phase(family, role, phase)).run()
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _begun(plan: Plan) -> SessionReport:
+    started = now()
+    return SessionReport(
+        id=f"{started[:19].replace('-', '').replace(':', '')}-{secrets.token_hex(3)}",
+        backend=plan.backend.name,
+        started_at=started,
+        machine=describe_machine(),
+        environment=describe_environment(threads(), plan.backend.packages),
+        planned=plan.families,
+    )
+
+
+def _unavailable(plan: Plan, family: str, absent: Unavailability) -> Cell:
+    return Cell(
+        family=family, backend=plan.backend.name, size=plan.size_of(family), precision=plan.precision,
+        unavailable=absent, started_at=now(), seconds=0.0,
+    )  # fmt: skip
+
+
+def _write(report: SessionReport, sessions: Path) -> None:
+    write_atomically(sessions / f"{report.backend}-{report.id}.json", report.model_dump_json(indent=1) + "\n")
+
+
+def _unfinished(plan: Plan, sessions: Path) -> SessionReport | None:
+    """The newest report of the same backend and families; one that cannot be read is passed over."""
+    found = []
+    for path in sessions.glob(f"{plan.backend.name}-*.json"):
+        try:
+            report = SessionReport.model_validate_json(path.read_text(encoding="utf-8"))
+        except (ValidationError, OSError):
+            continue
+        if report.backend == plan.backend.name and report.planned == plan.families and _same(plan, report):
+            found.append(report)
+    newest = max(found, key=lambda report: report.started_at, default=None)
+    return newest.model_copy(update={"finished_at": None}) if newest else None
+
+
+def _same(plan: Plan, report: SessionReport) -> bool:
+    """Whether the report's cells are of the sizes and the precision that this plan has."""
+    return all(cell.precision is plan.precision and cell.size == plan.size_of(cell.family) for cell in report.cells)

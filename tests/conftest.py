@@ -1,0 +1,70 @@
+"""Shared by the tests: one checkpoint and export cache for a run, and real `assay` processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay.schema import SessionReport
+
+IMPOSTORS = Path(__file__).parent / "impostors"
+
+Assay = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One cache for the whole run: models and exports are made once."""
+    folder = Path(os.environ.get("ASSAY_TEST_CACHE") or tmp_path_factory.mktemp("cache"))
+    before = os.environ.get("ASSAY_CACHE")
+    os.environ["ASSAY_CACHE"] = str(folder)
+    yield folder
+    os.environ.pop("ASSAY_CACHE")
+    if before is not None:
+        os.environ["ASSAY_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def impostor_path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A `PYTHONPATH` on which the impostors are installed, as a distribution with entry points."""
+    sys.path.insert(0, str(IMPOSTORS))
+    import assay_impostors
+
+    folder = tmp_path_factory.mktemp("site")
+    assay_impostors.install(folder)
+    return os.pathsep.join((str(folder), str(IMPOSTORS)))
+
+
+@pytest.fixture(scope="session")
+def assay(impostor_path: str) -> Assay:
+    """Run `python -m assay ARGUMENTS` as a user would, with the impostors installed."""
+
+    def run(*arguments: str | Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        path = os.pathsep.join(filter(None, (impostor_path, os.environ.get("PYTHONPATH", ""))))
+        return subprocess.run(
+            [sys.executable, "-m", "assay", *map(str, arguments)],
+            capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": path} | dict(env or {}),
+        )  # fmt: skip
+
+    return run
+
+
+def report_in(folder: Path) -> SessionReport:
+    """The one session report of a folder."""
+    (path,) = folder.glob("*.json")
+    return SessionReport.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+def raw_report_in(folder: Path) -> dict[str, Any]:
+    """The same, as plain data."""
+    (path,) = folder.glob("*.json")
+    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return data

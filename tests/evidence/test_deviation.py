@@ -1,0 +1,99 @@
+"""Comparison with the reference: what passes, and what must not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from assay.evidence.deviation import alignment, deviation
+
+U = 2.0**-24
+DRAWS = 6
+
+
+def model(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """A reference with rows of very different scale, and its noise."""
+    scales = 10.0 ** rng.uniform(-3, 3, (*shape[:-1], 1))
+    reference = rng.standard_normal(shape) * scales
+    noise = reference + reference * U * rng.choice([-1, 1], (DRAWS, *shape)) * rng.uniform(0.5, 1.5, (DRAWS, *shape))
+    return reference, noise
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 2), (2, 7, 64), (1, 512)])
+def test_honest_noise_of_the_floor_s_size_passes_in_every_shape(shape: tuple[int, ...]) -> None:
+    worst = 0.0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        reference, noise = model(rng, shape)
+        output = reference + reference * U * rng.standard_normal(shape)
+        worst = max(worst, deviation(output, reference, noise, None, factor=2, where="y").share)
+    assert worst < 1
+
+
+@pytest.mark.parametrize("floors", [20, 1000])
+def test_one_wrong_element_cannot_hide_in_a_large_norm(floors: float) -> None:
+    rng = np.random.default_rng(0)
+    reference, noise = model(rng, (4, 16, 64))
+    output = reference.copy()
+    row = int(np.argmin(np.linalg.norm(reference[2], axis=1)))  # the smallest of all rows
+    output[2, row, 5] += floors * U * np.linalg.norm(reference[2, row])
+    found = deviation(output, reference, noise, None, factor=2, where="y")
+    assert found.share > 1
+    assert f"number {2 * 16 + row}" in found.where
+
+
+def test_a_broken_channel_of_small_scale_is_found() -> None:
+    rng = np.random.default_rng(0)
+    reference, noise = model(rng, (64, 32))
+    reference, noise = np.abs(reference), np.abs(noise)
+    reference[:, 7] *= 1e-4
+    noise[:, :, 7] *= 1e-4
+    output = reference.copy()
+    output[:, 7] *= 1 + 100 * U
+    found = deviation(output, reference, noise, None, factor=2, where="y")
+    assert found.share > 1
+    assert "channel" in found.where and "number 7" in found.where
+
+
+def test_padding_is_not_compared_and_the_rest_is() -> None:
+    rng = np.random.default_rng(0)
+    reference, noise = model(rng, (2, 5, 16))
+    mask = np.ones((2, 5), bool)
+    mask[1, 3:] = False
+    output = reference.copy()
+    output[1, 4] = np.nan
+    assert deviation(output, reference, noise, mask, factor=2, where="y").share < 1
+    output[1, 2] *= 2
+    assert deviation(output, reference, noise, mask, factor=2, where="y").share > 1
+
+
+def test_a_row_of_zeros_is_compared_by_the_scale_of_the_output() -> None:
+    rng = np.random.default_rng(0)
+    reference, noise = model(rng, (4, 16))
+    reference[2] = 0
+    noise[:, 2] = 0
+    output = reference.copy()
+    assert deviation(output, reference, noise, None, factor=2, where="y").share < 1
+    output[2] = 1.0
+    assert deviation(output, reference, noise, None, factor=2, where="y").share > 1
+
+
+def changes(found: np.ndarray, expected: np.ndarray) -> float:
+    """The alignment of one pair of changes."""
+    return alignment([({"y": found}, {"y": expected})])
+
+
+def test_alignment_tells_following_from_not_following() -> None:
+    rng = np.random.default_rng(0)
+    expected = rng.standard_normal(1000)
+    assert changes(expected, expected) == pytest.approx(1)
+    assert changes(expected + 0.01 * rng.standard_normal(1000), expected) > 0.99
+    assert changes(np.zeros(1000), expected) == 0
+    assert abs(changes(rng.standard_normal(1000), expected)) < 0.2
+    assert changes(-expected, expected) == pytest.approx(-1)
+
+
+def test_the_worst_pair_decides() -> None:
+    expected = np.arange(1.0, 9.0)
+    pairs = [({"y": expected}, {"y": expected}), ({"y": 0 * expected}, {"y": expected})]
+    assert alignment(pairs) == 0

@@ -1,0 +1,81 @@
+"""Placement: what a trace and a process's libraries lead to."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from assay.backends.base import Operation
+from assay.backends.onnxruntime import operations as onnxruntime_operations
+from assay.evidence.placement import judge
+from assay.schema import Precision, Verdict
+
+
+def operation(device: str = "cpu", precision: str | None = "f32", *, compute: bool = True, work: float = 1) -> Operation:
+    """One traced operation."""
+    return Operation("MatMul", "kernel", device, precision, compute, work)
+
+
+def verdicts(operations: list[Operation], *, device: str = "cpu", libraries: Any = ("libopenvino.so.2026",)) -> Any:
+    """The verdict of each check."""
+    case: Any = SimpleNamespace(
+        operations=operations,
+        device=SimpleNamespace(kind=device),
+        precision=Precision.F32,
+        libraries=libraries,
+        modules=(),
+        backend=SimpleNamespace(name="openvino", libraries=("libopenvino", "_pyopenvino")),
+    )
+    return {check.name: check.verdict for check in judge(case).checks}
+
+
+def test_all_on_the_device_in_the_declared_precision_passes() -> None:
+    assert set(verdicts([operation()] * 3).values()) == {Verdict.PASSED}
+
+
+@pytest.mark.parametrize("work", [1.0, 1e-9])
+def test_one_matrix_product_elsewhere_fails_however_small(work: float) -> None:
+    trace = [*[operation("cuda:0")] * 50, operation("cpu", work=work)]
+    assert verdicts(trace, device="cuda")["elsewhere"] is Verdict.FAILED
+
+
+def test_a_mask_made_on_the_host_is_no_fallback() -> None:
+    trace = [*[operation("cuda:0", work=1000)] * 50, operation("cpu", compute=False, work=10)]
+    assert verdicts(trace, device="cuda")["elsewhere"] is Verdict.PASSED
+
+
+def test_a_trace_without_arithmetic_is_not_judged() -> None:
+    found = verdicts([operation(compute=False)])
+    assert found["elsewhere"] is found["precision"] is Verdict.NOT_JUDGED
+    assert verdicts([])["elsewhere"] is Verdict.NOT_JUDGED
+
+
+@pytest.mark.parametrize("precision", ["bf16", "f16", "i8", "f64"])
+def test_another_precision_than_declared_fails(precision: str) -> None:
+    assert verdicts([operation(), operation(precision=precision)])["precision"] is Verdict.FAILED
+
+
+def test_bytes_beside_the_arithmetic_are_masks_and_pass() -> None:
+    assert verdicts([operation(), operation(precision="u8", compute=False)])["precision"] is Verdict.PASSED
+    assert verdicts([operation(), operation(precision="bf16", compute=False)])["precision"] is Verdict.FAILED
+
+
+def test_another_runtime_in_the_process_fails_and_so_does_the_own_one_s_absence() -> None:
+    both = ("libopenvino.so.2026", "libtorch_cpu.so")
+    assert verdicts([operation()], libraries=both)["foreign_runtime"] is Verdict.FAILED
+    assert verdicts([operation()], libraries=("libm.so.6",))["foreign_runtime"] is Verdict.FAILED
+    assert verdicts([operation()], libraries=None)["foreign_runtime"] is Verdict.NOT_JUDGED
+
+
+def test_a_profile_s_providers_become_devices() -> None:
+    def event(provider: str, kind: str) -> dict[str, Any]:
+        arguments = {"provider": provider, "op_name": "MatMul", "output_type_shape": [{kind: [1, 2]}]}
+        return {"cat": "Node", "dur": 5, "args": arguments}
+
+    events = [event("CPUExecutionProvider", "float"), event("CUDAExecutionProvider", "float16"), {"cat": "Session"}]
+    found = onnxruntime_operations(events)
+    assert [(each.device, each.precision, each.compute) for each in found] == [
+        ("cpu", "f32", True), ("cuda", "f16", True),
+    ]  # fmt: skip

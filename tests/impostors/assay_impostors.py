@@ -1,0 +1,218 @@
+"""Backends that must be caught: each pretends in one plain way. Installed through the entry point `assay.backends`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from unittest.mock import MagicMock
+
+import numpy as np
+
+from assay.backends.base import Artifact, Engine, Operation, PhaseClock, Tensors
+from assay.backends.onnxruntime import OnnxRuntime
+from assay.backends.openvino import OpenVino
+from assay.backends.torch_eager import TorchEager
+from assay.devices import Device, cpu_device
+from assay.schema import Precision
+
+FAULTY_FAMILY = "clip"
+"""The family in which the crashing and the hanging backend fail."""
+
+
+class Wrapped(Engine):
+    """An honest engine underneath; subclasses spoil what it answers."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def run(self, inputs: Tensors) -> Tensors:
+        return self._engine.run(inputs)
+
+    def trace(self, inputs: Tensors) -> tuple[Tensors, list[Operation]]:
+        _, operations = self._engine.trace(inputs)
+        return self.run(inputs), operations
+
+
+class Impostor(OnnxRuntime):
+    """ONNX Runtime with a spoiled engine."""
+
+    engine: type[Wrapped] = Wrapped
+
+    def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> Engine:
+        return self.engine(super().open(artifact, device=device, precision=precision, phase=phase))
+
+
+class ZerosEngine(Wrapped):
+    def run(self, inputs: Tensors) -> Tensors:
+        return {name: np.zeros_like(array) for name, array in super().run(inputs).items()}
+
+
+class Zeros(Impostor):
+    """Right shapes, no numbers."""
+
+    name = "zeros"
+    engine = ZerosEngine
+
+
+class CachedEngine(Wrapped):
+    """Answers every input of a shape that it has seen with the first answer for that shape."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self._answers: dict[tuple[tuple[int, ...], ...], Tensors] = {}
+
+    def run(self, inputs: Tensors) -> Tensors:
+        key = tuple(array.shape for array in inputs.values())
+        if key not in self._answers:
+            self._answers[key] = {name: array.copy() for name, array in super().run(inputs).items()}
+        return self._answers[key]
+
+
+class Cached(Impostor):
+    """Fast, because it remembers."""
+
+    name = "cached"
+    engine = CachedEngine
+
+
+class MagicEngine(Wrapped):
+    """`MagicMock`, which has every attribute and answers yes."""
+
+    def run(self, inputs: Tensors) -> Tensors:
+        mock = MagicMock()
+        mock.last_hidden_state.device = "openvino"
+        return {"last_hidden_state": mock.last_hidden_state}
+
+
+class Magic(Impostor):
+    """A mock in the place of a model."""
+
+    name = "magic"
+    engine = MagicEngine
+
+
+class RandomWeights(OnnxRuntime):
+    """Exports the right architecture with weights of its own, whatever checkpoint it is given."""
+
+    name = "random-weights"
+
+    def build(self, checkpoint: object, *, precision: Precision) -> Artifact:
+        from assay import checkpoints
+
+        family = checkpoint.family  # type: ignore[attr-defined]
+        return super().build(checkpoints.local(family, "tiny", seed=4242), precision=precision)
+
+
+class TorchInsideEngine(Engine):
+    """torch computes; the trace tells a story about OpenVINO."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def run(self, inputs: Tensors) -> Tensors:
+        return self._engine.run(inputs)
+
+    def trace(self, inputs: Tensors) -> tuple[Tensors, list[Operation]]:
+        story = Operation("FullyConnected", "brgemm_avx2_f32", "cpu", "f32", True, 1e-3)
+        return self.run(inputs), [story]
+
+
+class TorchInside(OpenVino):
+    """Right numbers, from another runtime than the column names."""
+
+    name = "torch-inside"
+
+    def build(self, checkpoint: object, *, precision: Precision) -> Artifact:
+        folder = str(checkpoint.path)  # type: ignore[attr-defined]
+        return Artifact(family=checkpoint.family, path=folder, format="checkpoint")  # type: ignore[attr-defined]
+
+    def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> Engine:
+        from assay.backends.cpu import BACKEND
+
+        return TorchInsideEngine(BACKEND.open(artifact, device=device, precision=precision, phase=phase))
+
+
+class Lowered(TorchEager):
+    """Told f32, computes in bf16."""
+
+    name = "lowered"
+    environment = "cpu"
+
+    def devices(self) -> tuple[Device, ...]:
+        return (cpu_device(),)
+
+    def precisions(self, device: Device) -> tuple[Precision, ...]:
+        return (Precision.F32,)
+
+    def torch_device(self, device: Device) -> str:
+        return "cpu"
+
+    def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> Engine:
+        return super().open(artifact, device=device, precision=Precision.BF16, phase=phase)
+
+
+class Crashing(OnnxRuntime):
+    """A segmentation fault in one family."""
+
+    name = "crashing"
+
+    def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> Engine:
+        if artifact.family == FAULTY_FAMILY:
+            with phase("load"):
+                print("about to fall over", flush=True)
+                os.kill(os.getpid(), signal.SIGSEGV)
+        return super().open(artifact, device=device, precision=precision, phase=phase)
+
+
+class Hanging(OnnxRuntime):
+    """Never comes back from compiling one family."""
+
+    name = "hanging"
+
+    def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> Engine:
+        if artifact.family == FAULTY_FAMILY:
+            with phase("compile"):
+                time.sleep(3600)
+        return super().open(artifact, device=device, precision=precision, phase=phase)
+
+
+class Homeless(OnnxRuntime):
+    """Its software is not installed."""
+
+    name = "homeless"
+    preload = ("a_runtime_that_is_not_installed",)
+
+
+class Telephoning(OnnxRuntime):
+    """Opens a socket to the world."""
+
+    name = "telephoning"
+
+    def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> Engine:
+        import socket
+
+        with phase("load"):
+            socket.socket(socket.AF_INET, socket.SOCK_STREAM).close()
+        return super().open(artifact, device=device, precision=precision, phase=phase)
+
+
+zeros, cached, magic, random_weights = Zeros(), Cached(), Magic(), RandomWeights()
+torch_inside, lowered, crashing, hanging = TorchInside(), Lowered(), Crashing(), Hanging()
+homeless, telephoning = Homeless(), Telephoning()
+
+ENTRY_POINTS = {
+    backend.name: f"assay_impostors:{name}"
+    for name, backend in list(globals().items())
+    if isinstance(backend, OnnxRuntime | OpenVino | TorchEager)
+}
+
+
+def install(folder: Path) -> None:
+    """Write what pip would leave behind: a distribution with these entry points."""
+    info = folder / "assay_impostors-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: assay-impostors\nVersion: 1\n")
+    lines = "".join(f"{name} = {value}\n" for name, value in ENTRY_POINTS.items())
+    (info / "entry_points.txt").write_text(f"[assay.backends]\n{lines}")

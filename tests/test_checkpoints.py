@@ -1,0 +1,229 @@
+"""Local test models, twins and users' folders: the same bytes in every process, refusals in one line."""
+
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from assay import checkpoints, families
+from assay.errors import UsageError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ASSAY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def in_a_process(code: str, cache: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"ASSAY_CACHE": str(cache)}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+
+
+ALL = """
+import json
+from assay import checkpoints, families
+made = [checkpoints.local(name) for name in families.ORDER]
+print(json.dumps({each.family: [each.sha256, checkpoints.twin(each).sha256] for each in made}))
+"""
+
+
+def test_two_processes_make_the_same_bytes(tmp_path: Path) -> None:
+    runs = [in_a_process(ALL, tmp_path / name) for name in ("first", "second")]
+    assert [run.returncode for run in runs] == [0, 0], runs[0].stderr
+    first, second = (json.loads(run.stdout.splitlines()[-1]) for run in runs)
+    assert first == second
+    assert len({digest for digests in first.values() for digest in digests}) == 20
+    left, right = ({file.relative_to(tmp_path / name): file.read_bytes() for file in (tmp_path / name).rglob("*")
+                    if file.is_file()} for name in ("first", "second"))  # fmt: skip
+    assert left == right
+
+
+def test_what_is_made_already_needs_no_torch() -> None:
+    cached = checkpoints.local("bert")
+    twin = checkpoints.twin(cached)
+    code = (
+        "import sys; from assay import checkpoints; made = checkpoints.local('bert'); "
+        "twin = checkpoints.twin(made); checkpoints.opened('bert', made.path); "
+        "assert not {'torch', 'transformers', 'safetensors'} & set(sys.modules); print(made.sha256, twin.sha256)"
+    )
+    run = in_a_process(code, checkpoints.cache_dir())
+    assert run.stdout.split() == [cached.sha256, twin.sha256], run.stderr
+
+
+def test_a_checkpoint_says_what_it_is() -> None:
+    made = checkpoints.local("bert")
+    assert (made.source, made.size, made.family) == ("local", "tiny", "bert")
+    assert made.ref().model_dump() == {"sha256": made.sha256, "source": "local", "name": made.name}
+    assert made.config()["architectures"] == ["BertModel"]
+    assert made.sha256 == checkpoints.digest(made.path)
+    assert checkpoints.local("bert", seed=1).sha256 != made.sha256
+
+
+def test_a_twin_differs_in_its_weights_alone() -> None:
+    from safetensors.numpy import load_file
+
+    made = checkpoints.local("sentence-embeddings")
+    twin = checkpoints.twin(made)
+    assert twin.sha256 != made.sha256
+    files = {file.relative_to(made.path) for file in made.path.rglob("*") if file.is_file()}
+    assert files == {file.relative_to(twin.path) for file in twin.path.rglob("*") if file.is_file()}
+    for file in files - {Path("model.safetensors"), Path("assay.json")}:
+        assert (made.path / file).read_bytes() == (twin.path / file).read_bytes()
+    own, others = (load_file(each.path / "model.safetensors") for each in (made, twin))
+    assert {name: array.shape for name, array in own.items()} == {name: array.shape for name, array in others.items()}
+    assert all((array != others[name]).any() for name, array in own.items())
+    assert checkpoints.twin(twin).sha256 not in (made.sha256, twin.sha256)
+
+
+def test_a_damaged_cache_is_made_again() -> None:
+    made = checkpoints.local("llama", seed=3)
+    weights = made.path / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert checkpoints.digest(made.path) != made.sha256
+    assert checkpoints.local("llama", seed=3) == made
+    assert checkpoints.digest(made.path) == made.sha256
+
+
+def test_builders_may_meet() -> None:
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: checkpoints.local("language-model", seed=4), range(4)))
+    assert len(set(made)) == 1
+    assert not [file for file in made[0].path.parent.iterdir() if file.name.startswith(".")]
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(UsageError, match="unknown family 'brt'; did you mean bert"):
+        checkpoints.local("brt")
+    with pytest.raises(UsageError, match="unknown size 'huge'"):
+        checkpoints.local("bert", "huge")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A user's folder that is fine, to be spoilt."""
+    return Path(shutil.copytree(checkpoints.local("bert").path, tmp_path / "mine"))
+
+
+def refusal(family: str, path: Path) -> str:
+    with pytest.raises(UsageError) as caught:
+        checkpoints.opened(family, path)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_good_folder_is_opened(folder: Path) -> None:
+    opened = checkpoints.opened("bert", folder)
+    assert (opened.source, opened.name, opened.sha256) == ("path", "mine", checkpoints.local("bert").sha256)
+
+
+def test_folders_that_are_refused(folder: Path, tmp_path: Path) -> None:
+    assert "no such folder" in refusal("bert", tmp_path / "absent")
+    assert "not a folder" in refusal("bert", folder / "config.json")
+    assert "LLAMA row takes LlamaForCausalLM" in refusal("llama", folder)
+    (folder / "model.safetensors").unlink()
+    assert "no model.safetensors" in refusal("bert", folder)
+    (folder / "pytorch_model.bin").write_bytes(b"")
+    message = refusal("bert", folder)
+    assert "pytorch_model.bin is a pickle" in message
+    assert "safetensors" in message
+    config = folder / "config.json"
+    config.write_text(json.dumps({"architectures": ["BertModel"], "auto_map": {"AutoModel": "mine.Model"}}))
+    assert "auto_map" in refusal("bert", folder)
+    config.write_text("{")
+    assert "not JSON" in refusal("bert", folder)
+    config.write_text("[]")
+    assert "not a JSON object" in refusal("bert", folder)
+    config.unlink()
+    assert "no config.json" in refusal("bert", folder)
+
+
+def test_broken_weights_are_refused(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    for broken in (b"", b"abc", b"\x10" + bytes(7) + b"no header at all", struct.pack("<Q", 2) + b"[]", whole[:-4]):
+        weights.write_bytes(broken)
+        assert str(weights) in refusal("bert", folder)
+
+
+def shard(folder: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    index = {name: f"model-0000{number % 2 + 1}-of-00002.safetensors" for number, name in enumerate(tensors)}
+    for file in set(index.values()):
+        save_file({name: tensors[name] for name in tensors if index[name] == file}, folder / file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+
+
+def test_shards_have_the_digest_of_the_whole(folder: Path) -> None:
+    whole = checkpoints.digest(folder)
+    shard(folder)
+    assert checkpoints.opened("bert", folder).sha256 == whole
+    assert (
+        checkpoints.twin(checkpoints.opened("bert", folder)).sha256
+        == checkpoints.twin(checkpoints.local("bert")).sha256
+    )
+    next(iter(folder.glob("model-*.safetensors"))).unlink()
+    assert "is not in the folder" in refusal("bert", folder)
+
+
+def test_the_digest_follows_content_and_not_records(folder: Path) -> None:
+    before = checkpoints.digest(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(
+        json.dumps(dict(reversed(config.items())) | {"transformers_version": "0", "_name_or_path": "elsewhere"})
+    )
+    assert checkpoints.digest(folder) == before
+    (folder / "config.json").write_text(json.dumps(config | {"layer_norm_eps": 1e-5}))
+    assert checkpoints.digest(folder) != before
+
+
+def test_the_digest_follows_names_types_shapes_and_bytes(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    def digest_of(tensors: dict[str, np.ndarray]) -> str:
+        (tmp_path / "config.json").write_text("{}")
+        save_file(tensors, tmp_path / "model.safetensors")
+        return checkpoints.digest(tmp_path)
+
+    one = np.arange(6, dtype=np.float32)
+    variants = [
+        {"a": one}, {"b": one}, {"a": one.reshape(2, 3)}, {"a": one.view(np.int32)}, {"a": one + 1},
+        {"a": one, "b": one},
+    ]  # fmt: skip
+    assert len({digest_of(each) for each in variants}) == len(variants)
+
+
+def test_pooling_belongs_to_the_digest(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(checkpoints.local("sentence-embeddings").path, tmp_path / "mine"))
+    before = checkpoints.digest(folder)
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_cls_token": True}))
+    assert checkpoints.digest(folder) != before
+
+
+def test_the_cache_can_be_put_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ASSAY_CACHE", str(tmp_path))
+    assert checkpoints.cache_dir() == tmp_path
+    monkeypatch.delenv("ASSAY_CACHE")
+    assert checkpoints.cache_dir().name == "assay"
+
+
+def test_every_family_loads_its_own_local_model_and_refuses_that_of_another() -> None:
+    for name in ("bert", "llama", "t5"):
+        assert checkpoints.opened(name, checkpoints.local(name).path).sha256 == checkpoints.local(name).sha256
+    assert "row takes" in refusal("t5", checkpoints.local("llama").path)
+    assert families.load("bert").id == "bert"

@@ -1,0 +1,145 @@
+"""Sessions as users run them: real processes, real runtimes, and backends that misbehave."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from assay import families
+from assay.schema import Layer, SessionReport, Status, Verdict
+from tests.conftest import Assay, report_in
+
+CPU_COLUMNS = ("cpu", "openvino", "onnxruntime")
+FAULTY = "clip"
+
+
+@pytest.fixture(scope="module", params=CPU_COLUMNS)
+def column(request: pytest.FixtureRequest, assay: Assay, tmp_path_factory: pytest.TempPathFactory) -> SessionReport:
+    """A whole column: all ten families on one backend."""
+    folder = tmp_path_factory.mktemp(request.param)
+    done = assay("run", "--backend", request.param, "--reports", folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return report_in(folder / "sessions")
+
+
+def test_every_family_is_real_on_every_cpu_column(column: SessionReport) -> None:
+    assert [cell.family for cell in column.cells] == list(families.ORDER)
+    assert {cell.family: (cell.status, cell.reason) for cell in column.cells if cell.status is not Status.REAL} == {}
+
+
+def test_every_layer_has_its_numbers(column: SessionReport) -> None:
+    for cell in column.cells:
+        for layer in (Layer.AGREEMENT, Layer.WEIGHTS, Layer.PLACEMENT, Layer.TIMING):
+            evidence = cell.layer(layer)
+            assert evidence is not None and evidence.verdict is Verdict.PASSED
+            assert all(check.value is not None and check.bound is not None for check in evidence.checks)
+        provenance = cell.layer(Layer.PROVENANCE)
+        assert provenance is not None and provenance.verdict is Verdict.NOT_JUDGED
+
+
+def test_every_cell_has_metrics_with_raw_samples(column: SessionReport) -> None:
+    exported = column.backend != "cpu"
+    for cell in column.cells:
+        common = {"latency", "first_inference_time", "peak_memory", "unique_memory", "preprocessing_time"}
+        assert common <= set(cell.metrics)
+        assert ("export_time" in cell.metrics) is exported
+        assert ("compile_time" in cell.metrics) is exported
+        assert len(cell.samples["latency"]) == cell.metrics["latency"].samples >= 30
+        own = set(families.load(cell.family).metrics.__annotations__) - {"return"}
+        assert own  # the family's own figures are tested with the families
+        assert cell.metrics["peak_memory"].value > 2**20
+
+
+def test_the_challenge_is_recorded_and_differs_from_cell_to_cell(column: SessionReport) -> None:
+    seeds = [cell.seeds["challenge"] for cell in column.cells]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_a_crash_costs_one_cell_alone(assay: Assay, tmp_path: Path) -> None:
+    chosen = ("bert", FAULTY, "llama")
+    done = assay("run", "--backend", "crashing", "--family", ",".join(chosen), "--reports", tmp_path)
+    assert done.returncode == 1
+    cells = {cell.family: cell for cell in report_in(tmp_path / "sessions").cells}
+    assert {family: cell.status for family, cell in cells.items()} == {
+        "bert": Status.REAL, FAULTY: Status.FAILED, "llama": Status.REAL,
+    }  # fmt: skip
+    failure = cells[FAULTY].failure
+    assert failure is not None
+    assert (failure.role, failure.phase, failure.signal) == ("runner", "load", "SIGSEGV")
+    assert "about to fall over" in failure.log
+
+
+def test_a_hang_is_killed_at_its_limit_and_named(assay: Assay, tmp_path: Path) -> None:
+    chosen = f"bert,{FAULTY}"
+    done = assay("run", "--backend", "hanging", "--family", chosen, "--timeout", "20", "--reports", tmp_path)
+    assert done.returncode == 1
+    cells = {cell.family: cell for cell in report_in(tmp_path / "sessions").cells}
+    assert cells["bert"].status is Status.REAL
+    failure = cells[FAULTY].failure
+    assert failure is not None
+    assert (failure.role, failure.phase, failure.signal) == ("runner", "compile", "SIGKILL")
+    assert "within 20 s" in failure.reason
+
+
+def test_missing_software_is_failed_and_not_unavailable(assay: Assay, tmp_path: Path) -> None:
+    done = assay("run", "--backend", "homeless", "--family", "bert", "--reports", tmp_path)
+    assert done.returncode == 1
+    (cell,) = report_in(tmp_path / "sessions").cells
+    assert cell.status is Status.FAILED
+    assert "a_runtime_that_is_not_installed" in cell.reason
+
+
+@pytest.mark.parametrize(
+    ("impostor", "status", "layer"),
+    [
+        ("zeros", Status.MOCK, Layer.AGREEMENT),
+        ("random-weights", Status.MOCK, Layer.WEIGHTS),
+        ("cached", Status.MOCK, Layer.TIMING),
+        ("lowered", Status.INACCURATE, Layer.PLACEMENT),
+        ("torch-inside", Status.FALLBACK, Layer.PLACEMENT),
+    ],
+)
+def test_impostors_are_caught(
+    assay: Assay, tmp_path: Path, impostor: str, status: Status, layer: Layer
+) -> None:
+    done = assay("run", "--backend", impostor, "--family", "bert", "--reports", tmp_path)
+    assert done.returncode == 1, done.stderr
+    (cell,) = report_in(tmp_path / "sessions").cells
+    assert cell.status is status, cell.reason
+    evidence = cell.layer(layer)
+    assert evidence is not None and evidence.verdict is Verdict.FAILED
+
+
+def test_a_magic_mock_is_not_real(assay: Assay, tmp_path: Path) -> None:
+    done = assay("run", "--backend", "magic", "--family", "bert", "--reports", tmp_path)
+    assert done.returncode == 1
+    (cell,) = report_in(tmp_path / "sessions").cells
+    assert cell.status is not Status.REAL
+
+
+def test_resume_runs_only_what_is_missing(assay: Assay, tmp_path: Path) -> None:
+    command = ("run", "--backend", "cpu", "--family", "bert,t5", "--reports", tmp_path)
+    assert assay(*command).returncode == 0
+    (path,) = (tmp_path / "sessions").glob("*.json")
+    report = json.loads(path.read_text(encoding="utf-8"))
+    kept = report["cells"].pop(0)
+    report["cells"] = [kept]
+    path.write_text(json.dumps(report), encoding="utf-8")
+    assert assay(*command, "--resume").returncode == 0
+    again = report_in(tmp_path / "sessions")
+    assert [cell.family for cell in again.cells] == ["bert", "t5"]
+    assert again.cells[0].started_at == kept["started_at"]
+    assert again.cells[1].started_at is not None and again.cells[1].started_at > kept["started_at"]
+
+
+def test_an_absent_device_leaves_unavailable_cells_without_starting_anything(assay: Assay, tmp_path: Path) -> None:
+    done = assay("run", "--backend", "cuda", "--reports", tmp_path, env={"CUDA_VISIBLE_DEVICES": ""})
+    assert done.returncode == 0
+    cells = report_in(tmp_path / "sessions").cells
+    assert [cell.family for cell in cells] == list(families.ORDER)
+    for cell in cells:
+        assert cell.status is Status.UNAVAILABLE
+        assert cell.unavailable is not None and cell.unavailable.looked_for
+        assert cell.phases == ()
