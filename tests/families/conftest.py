@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from assay import checkpoints, families
 from assay.checkpoints import Checkpoint
@@ -14,6 +15,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ASSAY_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Threads of tiny operations on busy cores only wait for each other: six times slower."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", params=families.ORDER)

@@ -51,19 +51,18 @@ def test_there_are_ten() -> None:
     assert families.names()[:10] == families.ORDER
 
 
+EXTENTS = {"length": "length", "decoder_length": "decoder_length", "samples": "seconds"}
+
+
 def test_no_challenge_has_the_shape_of_the_export(family: Family) -> None:
+    axes = {name for axes in family.dynamic.values() for name in axes.values()}
+    extents = ["batch", *(extent for axis, extent in EXTENTS.items() if axis in axes)]
     assert family.sample.batch >= 2
     for workload in (family.measured, *family.challenges):
-        assert workload.batch != family.sample.batch
-        for axis in ("length", "decoder_length", "seconds"):
-            if any(axis.removesuffix("s") in name or (axis, name) == ("seconds", "samples") for name in _axes(family)):
-                assert getattr(workload, axis) != getattr(family.sample, axis)
-    assert any(workload.padded for workload in family.challenges) == ("attention_mask" in family.dynamic)
-    assert family.sample.padded == ("attention_mask" in family.dynamic)
-
-
-def _axes(family: Family) -> set[str]:
-    return {name for axes in family.dynamic.values() for name in axes.values()}
+        assert all(getattr(workload, extent) != getattr(family.sample, extent) for extent in extents)
+    masked = "attention_mask" in family.dynamic
+    assert family.sample.padded == masked
+    assert any(workload.padded for workload in family.challenges) == masked
 
 
 def test_inputs_are_fresh_and_can_be_made_again(family: Family, checkpoint: Checkpoint) -> None:
@@ -96,7 +95,8 @@ def test_challenges_run_and_are_finite(family: Family, checkpoint: Checkpoint, m
 def test_what_is_padded_does_not_matter(family: Family, checkpoint: Checkpoint, module: torch.nn.Module) -> None:
     workload = padded(family)
     if workload is None:
-        pytest.skip("no padding in this family")
+        assert family.masks({}) == {}
+        return
     inputs = drawn(family, checkpoint, workload)
     before = run(module, inputs)
     other = inputs | {"input_ids": np.where(inputs["attention_mask"] == 1, inputs["input_ids"], 3)}

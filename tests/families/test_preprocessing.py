@@ -32,9 +32,7 @@ def test_a_raw_sample_becomes_the_tensors_that_the_model_takes(family: Family, c
     np.testing.assert_array_equal(found, prepare()[PREPROCESSED[family.id]])
 
 
-def test_transformers_loads_the_folder_as_it_is(
-    family: Family, checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_transformers_loads_the_folder_as_it_is(family: Family, checkpoint: Checkpoint) -> None:
     import transformers
 
     model, info = getattr(transformers, family.auto_class).from_pretrained(

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import random
 import time
+from collections.abc import Callable
 
 import numpy as np
+import pytest
 
+from assay.measure import clock
 from assay.measure.clock import KEPT, Tensors, time_calls
+
+
+@pytest.fixture(autouse=True)
+def short_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These engines are warm."""
+    monkeypatch.setattr(clock, "WARM_UP_SECONDS", 0.0)
 
 
 class Recorder:
@@ -53,11 +63,26 @@ def test_outputs_that_were_kept_are_those_of_their_call() -> None:
     assert all(outputs["y"][0] == 2 * number for number, outputs in timed.kept.items())
 
 
-def test_any_call_can_be_kept() -> None:
-    numbers = iter(range(10_000))
-    first = time_calls(Recorder(), fresh, budget=0.0, least=40, choose=lambda n: n - 1)
-    last = time_calls(Recorder(), fresh, budget=0.0, least=40, choose=lambda n: next(numbers) % KEPT)
-    assert max(first.kept) < min(last.kept)
+def kept_places(choose: Callable[[int], int]) -> list[int]:
+    """Which of the timed calls were kept, counted from the first."""
+    engine = Recorder()
+    timed = time_calls(engine, fresh, budget=0.0, least=40, choose=choose)
+    return [number - (len(engine.seen) - len(timed.samples)) for number in sorted(timed.kept)]
+
+
+def test_the_first_and_the_last_calls_can_be_kept() -> None:
+    assert kept_places(lambda n: n - 1) == [0, 1]
+    assert kept_places(lambda n: 0) == [38, 39]
+
+
+def test_every_call_is_as_likely_to_be_kept_as_any_other() -> None:
+    draw = random.Random(0)
+    counts = [0] * 40
+    for _ in range(100):
+        for place in kept_places(draw.randrange):
+            counts[place] += 1
+    # 200 places in 40 cells of expectation 5: chi-squared with 39 degrees of freedom passes 72 once in 1000.
+    assert sum((count - 5) ** 2 / 5 for count in counts) < 72
 
 
 def test_kept_outputs_are_copies() -> None:

@@ -1,7 +1,7 @@
 """Placement: **where** did it run?
 
 The engine's own execution trace, device and precision of every operation, and beside it what the
-process had mapped: a compute library of another runtime means that another runtime may have computed.
+process had mapped and imported: another runtime in the process may be what computed.
 """
 
 from __future__ import annotations

@@ -91,8 +91,7 @@ class Reference:
         return self._run(inputs, TrueFloat64())
 
     def _run(self, inputs: Tensors, mode: TrueFloat64, rounding: _Rounding | None = None) -> dict[str, np.ndarray]:
-        tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
-        tensors = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+        tensors = {name: torch.from_numpy(_widened(array)) for name, array in inputs.items()}
         for tensor in tensors.values():
             if rounding and tensor.is_floating_point():
                 rounding.inexact(tensor)
@@ -124,6 +123,10 @@ class Reference:
             return self.outputs(inputs)
         finally:
             target.copy_(original)
+
+
+def _widened(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float64) if np.issubdtype(array.dtype, np.floating) else array
 
 
 @contextmanager

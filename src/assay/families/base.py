@@ -219,7 +219,8 @@ def texture(rng: np.random.Generator, *shape: int) -> np.ndarray:
     block = (max(1, height // 4), max(1, width // 4))
     coarse = rng.standard_normal((*lead, -(-height // block[0]), -(-width // block[1])), dtype=np.float32)
     coarse = coarse.repeat(block[0], axis=-2).repeat(block[1], axis=-1)[..., :height, :width]
-    return np.float32(0.8) * coarse + np.float32(0.6) * rng.standard_normal(shape, dtype=np.float32)
+    mixed: np.ndarray = np.float32(0.8) * coarse + np.float32(0.6) * rng.standard_normal(shape, dtype=np.float32)
+    return mixed
 
 
 def waveform(rng: np.random.Generator, batch: int, seconds: float, rate: int) -> np.ndarray:
@@ -229,7 +230,8 @@ def waveform(rng: np.random.Generator, batch: int, seconds: float, rate: int) ->
     phase = rng.uniform(0, 2 * np.pi, size=(batch, 3, 1))
     sound = np.sin(2 * np.pi * pitch * time + phase).sum(axis=1) + 0.5 * rng.standard_normal((batch, len(time)))
     sound -= sound.mean(axis=1, keepdims=True)
-    return (sound / sound.std(axis=1, keepdims=True)).astype(np.float32)
+    normal: np.ndarray = (sound / sound.std(axis=1, keepdims=True)).astype(np.float32)
+    return normal
 
 
 WORDS = (
@@ -248,7 +250,8 @@ def picture(rng: np.random.Generator, height: int = 240, width: int = 320) -> Im
     """A raw sample of vision: an RGB image of random pixels, larger than models take, to be resized and cropped."""
     from PIL import Image
 
-    return Image.fromarray(rng.integers(0, 256, size=(height, width, 3), dtype=np.uint8))
+    pixels = np.clip(128 + 60 * texture(rng, 3, height, width), 0, 255).astype(np.uint8)
+    return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model")

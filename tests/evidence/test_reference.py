@@ -1,0 +1,135 @@
+"""The reference is true float64, its noise floor is what honest arithmetic looks like, and it is restored after use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from assay import checkpoints, families
+from assay.challenge import Challenges
+from assay.evidence.case import Answer
+from assay.evidence.deviation import K
+from assay.evidence.reference import Reference
+from assay.schema import Precision
+
+
+class Witness(TorchDispatchMode):
+    """Writes down which operations gave a float32 or a smaller float."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lowered: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for each in tree_leaves(result):
+            if isinstance(each, torch.Tensor) and each.dtype in (torch.float32, torch.float16, torch.bfloat16):
+                self.lowered.add(str(func))
+        return result
+
+
+def case(name: str, seed: str = "0a") -> tuple[Reference, Challenges]:
+    """A family's reference and challenges."""
+    checkpoint = checkpoints.local(name)
+    family = families.load(name)
+    return Reference(family, checkpoint.path), Challenges(family, checkpoint.config(), seed)
+
+
+@pytest.mark.parametrize("name", families.ORDER)
+def test_no_float32_is_left_in_the_reference(name: str) -> None:
+    reference, challenges = case(name)
+    for _, inputs in challenges.shapes():
+        with Witness() as witness:
+            outputs = reference.outputs(inputs)
+        assert witness.lowered == set()
+        assert {array.dtype for array in outputs.values()} == {np.dtype("float64")}
+
+
+def test_the_witness_sees_what_stock_float64_leaves_in_float32() -> None:
+    module = families.load("llama").load(checkpoints.local("llama").path, attention="eager").double()
+    _, challenges = case("llama")
+    inputs = {name: torch.from_numpy(array) for name, array in next(challenges.shapes())[1].items()}
+    with torch.no_grad(), Witness() as witness:
+        module(**inputs)
+    assert witness.lowered
+
+
+@pytest.mark.parametrize("name", families.ORDER)
+def test_honest_f32_is_within_the_bound_and_a_precision_below_is_not(name: str) -> None:
+    reference, challenges = case(name)
+    family = families.load(name)
+    module = family.load(checkpoints.local(name).path)
+    for label, inputs in challenges.shapes():
+        expected = reference.outputs(inputs)
+        (noise,) = reference.noise([inputs], Precision.F32, seed=1)
+
+        def answer(outputs: dict[str, np.ndarray], label: str = label, inputs: Any = inputs, expected: Any = expected,
+                   noise: Any = noise) -> Answer:  # fmt: skip
+            return Answer(label, inputs, outputs, expected, noise, family.masks(inputs))
+
+        with torch.no_grad():
+            honest = module(**{key: torch.from_numpy(array) for key, array in inputs.items()})
+        share = answer({key: tensor.numpy() for key, tensor in honest.items()}).deviation(Precision.F32).share
+        assert 1 / K[Precision.F32] / 10 < share < 1  # a floor ten times too high would hide ten times the error
+        # The weights as TF32 would read them, with 10 bits of mantissa: the least of the usual lowerings.
+        lowered = families.load(name).load(checkpoints.local(name).path)
+        with torch.no_grad():
+            for parameter in lowered.parameters():
+                parameter.copy_((parameter.view(torch.int32) & ~0x1FFF).view(torch.float32))
+            outputs = lowered(**{key: torch.from_numpy(array) for key, array in inputs.items()})
+        assert answer({key: tensor.numpy() for key, tensor in outputs.items()}).deviation(Precision.F32).share > 10
+
+
+def test_drawing_noise_leaves_the_reference_as_it_was() -> None:
+    reference, challenges = case("bert")
+    _, inputs = next(challenges.shapes())
+    before = reference.outputs(inputs)
+    first = reference.noise([inputs], Precision.F32, seed=1)[0]["last_hidden_state"]
+    again = reference.noise([inputs], Precision.F32, seed=1)[0]["last_hidden_state"]
+    other = reference.noise([inputs], Precision.F32, seed=100)[0]["last_hidden_state"]
+    after = reference.outputs(inputs)
+    np.testing.assert_array_equal(before["last_hidden_state"], after["last_hidden_state"])
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_the_floor_grows_with_the_unit_round_off() -> None:
+    reference, challenges = case("bert")
+    _, inputs = next(challenges.shapes())
+    exact = reference.outputs(inputs)["last_hidden_state"]
+    sizes = {
+        precision: float(np.linalg.norm(reference.noise([inputs], precision, seed=1)[0]["last_hidden_state"] - exact))
+        for precision in (Precision.F32, Precision.F16, Precision.BF16)
+    }
+    assert sizes[Precision.F16] / sizes[Precision.F32] == pytest.approx(2**13, rel=0.3)
+    assert sizes[Precision.BF16] / sizes[Precision.F16] == pytest.approx(2**3, rel=0.3)
+
+
+def test_what_follows_from_integers_alone_is_not_perturbed() -> None:
+    """T5's buckets lie on whole logarithms: a nudge there would be a jump, and the floor would hide everything."""
+    reference, challenges = case("t5")
+    for _, inputs in challenges.shapes():
+        exact = reference.outputs(inputs)["logits"]
+        spread = reference.noise([inputs], Precision.F32, seed=1)[0]["logits"] - exact
+        assert np.abs(spread).max() < 1e-4 * np.abs(exact).max()
+
+
+def test_a_tensor_that_nothing_uses_is_told_from_one_that_counts() -> None:
+    reference, challenges = case("wav2vec2")
+    _, inputs = next(challenges.shapes())
+    exact = reference.outputs(inputs)["logits"]
+    names = checkpoints.local("wav2vec2")
+    from safetensors.numpy import load_file
+
+    tensors = load_file(names.path / "model.safetensors")
+    unused = [name for name in tensors if "masked_spec_embed" in name]
+    used = next(name for name in tensors if name.endswith("lm_head.weight"))
+    for name in unused:
+        np.testing.assert_array_equal(reference.without(name, inputs)["logits"], exact)
+    assert not np.array_equal(reference.without(used, inputs)["logits"], exact)
+    np.testing.assert_array_equal(reference.outputs(inputs)["logits"], exact)
