@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, computed_field, model_validator
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 
 
 class Status(StrEnum):
@@ -99,7 +99,8 @@ class Check(Record):
     sense: Literal["at_most", "at_least"] = "at_most"
     text: str
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]
+    @property
     def verdict(self) -> Verdict:
         """Concluded from value and bound alone."""
         if self.value is None or self.bound is None:
@@ -127,7 +128,8 @@ class Evidence(Record):
                 return found
         return self.checks[0] if self.checks else None
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]
+    @property
     def verdict(self) -> Verdict:
         """Failed if any check failed; passed only if every check passed."""
         deciding = self._deciding()
@@ -135,19 +137,22 @@ class Evidence(Record):
             return Verdict.NOT_JUDGED
         return deciding.verdict if deciding else Verdict.NOT_JUDGED
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]
+    @property
     def value(self) -> float | None:
         """The deciding check's number."""
         deciding = self._deciding()
         return deciding.value if deciding else None
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]
+    @property
     def bound(self) -> float | None:
         """The deciding check's bound."""
         deciding = self._deciding()
         return deciding.bound if deciding else None
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]
+    @property
     def text(self) -> str:
         """One sentence for people."""
         deciding = self._deciding()
@@ -239,14 +244,16 @@ class Cell(Record):
         """This cell's evidence of one layer."""
         return next((evidence for evidence in self.evidence if evidence.layer is layer), None)
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]
+    @property
     def status(self) -> Status:
         """Concluded from the evidence (`assay.status`)."""
         from assay.status import conclude
 
         return conclude(self)[0]
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]
+    @property
     def reason(self) -> str:
         """Why this status, in a sentence or two."""
         from assay.status import conclude

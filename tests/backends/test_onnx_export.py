@@ -10,26 +10,31 @@ from safetensors.numpy import load_file
 
 from assay import checkpoints
 from assay.backends import onnx_export
-from assay.backends.onnx_export import MANIFEST, MODEL_FILE, export
-from assay.evidence.weights import _digests, onnx_digests
+from assay.backends.base import Artifact
+from assay.backends.onnx_export import MANIFEST, MODEL_FILE, digest, digests, export, export_twin, initializers
 from assay.schema import Precision
+
+
+def held_by(artifact: Artifact) -> frozenset[str]:
+    """Digests of the tensors in an artifact's graph."""
+    return frozenset(digest(array) for array in initializers(Path(artifact.path)))
 
 
 def test_every_parameter_is_in_the_graph_bit_for_bit() -> None:
     checkpoint = checkpoints.local("bert")
-    held = onnx_digests(Path(export(checkpoint, precision=Precision.F32).path))
+    held = held_by(export(checkpoint, precision=Precision.F32))
     parameters = load_file(checkpoint.path / "model.safetensors")
-    missing = {name for name, array in parameters.items() if not _digests(array) & held}
+    missing = {name for name, array in parameters.items() if not digests(array) & held}
     assert missing <= {"pooler.dense.weight", "pooler.dense.bias"}  # the judged output does not use them
     assert len(parameters) > 30
 
 
 def test_a_changed_parameter_is_not_found() -> None:
     checkpoint = checkpoints.local("bert")
-    held = onnx_digests(Path(export(checkpoint, precision=Precision.F32).path))
+    held = held_by(export(checkpoint, precision=Precision.F32))
     array = next(array for array in load_file(checkpoint.path / "model.safetensors").values() if array.ndim == 2).copy()
     array[0, 0] += 1e-6
-    assert not _digests(array) & held
+    assert not digests(array) & held
 
 
 def test_the_cache_is_by_content(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,3 +75,27 @@ def test_an_export_without_its_manifest_is_made_again() -> None:
 def test_no_path_of_the_machine_is_left_in_the_graph() -> None:
     folder = Path(export(checkpoints.local("bert"), precision=Precision.F32).path)
     assert b"site-packages" not in (folder / MODEL_FILE).read_bytes()
+
+
+def test_the_twin_s_graph_is_the_same_with_the_twin_s_tensors() -> None:
+    checkpoint = checkpoints.local("t5")  # tied embeddings, and matrices of equal shape
+    twin = checkpoints.twin(checkpoint)
+    whole_way = export(twin, precision=Precision.F32)
+    substituted = export_twin(checkpoint, twin, precision=Precision.F32)
+    assert substituted.path != whole_way.path
+    assert held_by(substituted) == held_by(whole_way)
+    assert not held_by(substituted) & {
+        each for array in load_file(checkpoint.path / "model.safetensors").values() for each in digests(array)
+    }
+
+
+def test_a_twin_whose_tensors_cannot_be_placed_goes_the_whole_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = checkpoints.local("bert")
+    twin = checkpoints.twin(checkpoint)
+
+    def ambiguous(*arguments: object) -> None:
+        raise onnx_export._Ambiguous
+
+    monkeypatch.setattr(onnx_export, "_one_replacement", ambiguous)
+    monkeypatch.setattr(onnx_export, "OPSET", 21)  # a key of its own, or the cache would answer
+    assert export_twin(checkpoint, twin, precision=Precision.F32) == export(twin, precision=Precision.F32)

@@ -129,6 +129,10 @@ class Backend(ABC):
     def build(self, checkpoint: Checkpoint, *, precision: Precision) -> Artifact:
         """In the builder: make, or find in the cache, what the runner opens."""
 
+    def build_twin(self, checkpoint: Checkpoint, twin: Checkpoint, *, precision: Precision) -> Artifact:
+        """In the builder: the same for the twin, the checkpoint's architecture with other weights."""
+        return self.build(twin, precision=precision)
+
     @abstractmethod
     def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> Engine:
         """In the runner: load (`phase("load")`) and compile (`phase("compile")`) the artifact."""

@@ -8,19 +8,24 @@ compares with the safetensors.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+import shutil
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from assay.backends.base import Artifact
+from assay.families.base import Family
 from assay.files import published_folder
 from assay.schema import Precision
 
 if TYPE_CHECKING:
     from assay.checkpoints import Checkpoint
-    from assay.families.base import Family
 
 MODEL_FILE = "model.onnx"
 MANIFEST = "export.json"
@@ -35,19 +40,42 @@ def export(checkpoint: Checkpoint, *, precision: Precision) -> Artifact:
     """The checkpoint as an ONNX folder with dynamic batch and length; from the cache if it was made before.
 
     The key is the content: checkpoint digest, versions of the exporting packages, options, and the
-    source of the family and of this module, so that an edited family never meets a stale export.
+    source of the families and of this module, so that an edited family never meets a stale export.
     """
     from assay import families
-    from assay.checkpoints import cache_dir
 
     family = families.load(checkpoint.family)
     recipe = _recipe(family, checkpoint, precision)
+    return _published(family, recipe, lambda target: _export(family, checkpoint, target))
+
+
+def export_twin(checkpoint: Checkpoint, twin: Checkpoint, *, precision: Precision) -> Artifact:
+    """The checkpoint's export with the twin's tensors in place of the checkpoint's.
+
+    Where a tensor's place cannot be told (two tensors of the same content, or one that the exporter
+    changed), the twin goes the whole way instead.
+    """
+    from assay import families
+
+    family = families.load(checkpoint.family)
+    source = export(checkpoint, precision=precision)
+    recipe = _recipe(family, twin, precision) | {"substituted in": checkpoint.sha256}
+    try:
+        return _published(family, recipe, lambda target: _substitute(Path(source.path), checkpoint, twin, target))
+    except _Ambiguous:
+        return export(twin, precision=precision)
+
+
+def _published(family: Family, recipe: dict[str, Any], write: Callable[[Path], None]) -> Artifact:
+    from assay.checkpoints import cache_dir
+
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     folder = cache_dir() / "exports" / f"{family.id}-{key[:24]}"
     if not (folder / MANIFEST).is_file():
+        shutil.rmtree(folder, ignore_errors=True)
         with published_folder(folder) as draft:
             started = time.perf_counter()
-            _export(family, checkpoint, draft / MODEL_FILE)
+            write(draft / MODEL_FILE)
             manifest = recipe | {"seconds": time.perf_counter() - started}
             (draft / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     seconds = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["seconds"]
@@ -55,9 +83,8 @@ def export(checkpoint: Checkpoint, *, precision: Precision) -> Artifact:
 
 
 def _recipe(family: Family, checkpoint: Checkpoint, precision: Precision) -> dict[str, Any]:
-    import inspect
-
-    source = Path(inspect.getfile(type(family))).read_bytes() + Path(__file__).read_bytes()
+    files = {Path(__file__), Path(inspect.getfile(type(family))), *Path(inspect.getfile(Family)).parent.glob("*.py")}
+    source = b"".join(file.read_bytes() for file in sorted(files))
     return {
         "checkpoint": checkpoint.sha256,
         "family": family.id,
@@ -69,7 +96,6 @@ def _recipe(family: Family, checkpoint: Checkpoint, precision: Precision) -> dic
 
 
 def _export(family: Family, checkpoint: Checkpoint, target: Path) -> None:
-    import numpy as np
     import onnx_ir
     import torch
     from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
@@ -83,6 +109,68 @@ def _export(family: Family, checkpoint: Checkpoint, target: Path) -> None:
     program = OnnxExporter().export(module, tensors, config).program
     _strip(program)
     onnx_ir.save(program, str(target), external_data=f"{MODEL_FILE}.data")
+
+
+class _Ambiguous(Exception):
+    """A tensor of the graph has no one place in the checkpoint."""
+
+
+def _substitute(source: Path, checkpoint: Checkpoint, twin: Checkpoint, target: Path) -> None:
+    import onnx_ir
+    from safetensors.numpy import load_file
+
+    from assay.checkpoints import weight_files
+
+    program = onnx_ir.load(str(source / MODEL_FILE))
+    places = _by_digest({name: array for file in weight_files(checkpoint.path) for name, array in load_file(file).items()})
+    others = {name: array for file in weight_files(twin.path) for name, array in load_file(file).items()}
+    for value in _weights(program):
+        found = places.get(digest(value.const_value.numpy()))
+        if found is None:
+            continue  # a constant of the graph, not a parameter
+        replacement = _one_replacement(found, others)
+        value.const_value = onnx_ir.tensor(replacement, name=value.name)
+    onnx_ir.save(program, str(target), external_data=f"{MODEL_FILE}.data")
+
+
+def _by_digest(parameters: Mapping[str, np.ndarray]) -> dict[str, list[tuple[str, bool]]]:
+    """Digest to the parameters of that content: name, and whether it is the transpose that has it."""
+    places: dict[str, list[tuple[str, bool]]] = {}
+    for name, array in parameters.items():
+        for turned in (False, True) if array.ndim == 2 else (False,):
+            places.setdefault(digest(array.T if turned else array), []).append((name, turned))
+    return places
+
+
+def _one_replacement(found: Sequence[tuple[str, bool]], others: Mapping[str, np.ndarray]) -> np.ndarray:
+    candidates = [others[name].T if turned else others[name] for name, turned in found]
+    if any(not np.array_equal(candidates[0], candidate) for candidate in candidates[1:]):
+        raise _Ambiguous(found)
+    return np.ascontiguousarray(candidates[0])
+
+
+def initializers(folder: Path) -> Iterator[np.ndarray]:
+    """Every tensor that the graph of an exported model holds."""
+    import onnx_ir
+
+    for value in _weights(onnx_ir.load(str(folder / MODEL_FILE))):
+        yield value.const_value.numpy()
+
+
+def _weights(program: Any) -> Iterator[Any]:
+    for graph in program.graphs():
+        yield from (value for value in graph.initializers.values() if value.const_value is not None)
+
+
+def digests(array: np.ndarray) -> set[str]:
+    """The digest of an array as it is and, for a matrix, transposed: exporters may store it either way round."""
+    return {digest(array), digest(array.T)} if array.ndim == 2 else {digest(array)}
+
+
+def digest(array: np.ndarray) -> str:
+    """SHA-256 over type, shape and bytes."""
+    header = f"{array.dtype.str}{array.shape}".encode()
+    return hashlib.sha256(header + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 def _strip(program: Any) -> None:

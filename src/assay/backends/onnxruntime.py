@@ -52,6 +52,12 @@ class OnnxRuntime(Backend):
 
         return export(checkpoint, precision=precision)
 
+    def build_twin(self, checkpoint: Checkpoint, twin: Checkpoint, *, precision: Precision) -> Artifact:
+        """The same graph with the twin's tensors."""
+        from assay.backends.onnx_export import export_twin
+
+        return export_twin(checkpoint, twin, precision=precision)
+
     def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> Engine:
         """One session on the CPU provider; optimising the graph is part of creating it."""
         path = Path(artifact.path) / MODEL_FILE

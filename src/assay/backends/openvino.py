@@ -51,6 +51,12 @@ class OpenVino(Backend):
 
         return export(checkpoint, precision=precision)
 
+    def build_twin(self, checkpoint: Checkpoint, twin: Checkpoint, *, precision: Precision) -> Artifact:
+        """The same graph with the twin's tensors."""
+        from assay.backends.onnx_export import export_twin
+
+        return export_twin(checkpoint, twin, precision=precision)
+
     def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> Engine:
         """Read and compile, told the precision: left to itself OpenVINO takes bf16 and a u8 cache."""
         import openvino

@@ -113,16 +113,24 @@ class Reference:
             for index in range(len(inputs))
         ]
 
-    def without(self, tensor: str, inputs: Tensors) -> dict[str, np.ndarray]:
-        """The outputs with one tensor of the state dict replaced by noise: unchanged if nothing uses it."""
-        state = self._module.model.state_dict()  # type: ignore[union-attr]
-        target = state[tensor]
-        original = target.clone()
+    def without(self, array: np.ndarray, inputs: Tensors) -> dict[str, np.ndarray] | None:
+        """The outputs with other numbers in every tensor that holds these; None where the model holds no such tensor.
+
+        Tensors are found by their content: names change between a checkpoint and the model that loads it.
+        """
+        state = self._module.state_dict()
+        holders = [tensor for tensor in state.values() if np.array_equal(tensor.numpy(), array)]
+        if not holders:
+            return None
+        originals = [tensor.clone() for tensor in holders]
         try:
-            target.copy_(torch.rand(target.shape, generator=torch.Generator().manual_seed(0)).to(target.dtype) + 1)
+            for tensor in holders:
+                other = torch.rand(tensor.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+                tensor.copy_((1 + other).to(tensor.dtype))
             return self.outputs(inputs)
         finally:
-            target.copy_(original)
+            for tensor, original in zip(holders, originals, strict=True):
+                tensor.copy_(original)
 
 
 def _widened(array: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from assay import backends, checkpoints
+from assay.backends.base import Artifact
 from assay.checkpoints import Checkpoint
 from assay.roles.phases import PhaseLog
 from assay.schema import Precision
@@ -25,19 +26,19 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     backend = backends.load(request["backend"])
     precision = Precision(request["precision"])
 
-    def built(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
-        with phase(name):
-            artifact = backend.build(checkpoint, precision=precision)
-        return {
-            "path": str(checkpoint.path),
-            "ref": checkpoint.ref().model_dump(mode="json"),
-            "artifact": artifact.to_json(),
-        }
-
     with phase("checkpoint"):
         if request["model"]:
             checkpoint = checkpoints.opened(request["family"], Path(request["model"]))
         else:
             checkpoint = checkpoints.local(request["family"], request["size"])
         twin = checkpoints.twin(checkpoint)
-    return {"checkpoint": built(checkpoint, "export"), "twin": built(twin, "export twin")}
+    with phase("export"):
+        artifact = backend.build(checkpoint, precision=precision)
+    with phase("export twin"):
+        twin_artifact = backend.build_twin(checkpoint, twin, precision=precision)
+    return {"checkpoint": _described(checkpoint, artifact), "twin": _described(twin, twin_artifact)}
+
+
+def _described(checkpoint: Checkpoint, artifact: Artifact) -> dict[str, Any]:
+    ref = checkpoint.ref().model_dump(mode="json")
+    return {"path": str(checkpoint.path), "ref": ref, "artifact": artifact.to_json()}

@@ -41,6 +41,7 @@ def main(preload: list[str]) -> None:
     os.dup2(2, 1)
     for module in preload:
         importlib.import_module(module)
+    _hide_progress_bars()
     forks = sys.platform == "linux" and _threads() == 1
     _answer(answers, {"ready": True, "forks": forks})
     for line in sys.stdin:
@@ -48,6 +49,12 @@ def main(preload: list[str]) -> None:
         pid = _fork(request) if forks else _spawn(request)
         _answer(answers, {"pid": pid})
         _answer(answers, _wait(pid))
+
+
+def _hide_progress_bars() -> None:
+    """transformers draws one for every load; the end of a log is for errors."""
+    if "transformers" in sys.modules:
+        importlib.import_module("transformers.utils.logging").disable_progress_bar()
 
 
 def _threads() -> int:

@@ -1,0 +1,276 @@
+"""The command line: parse, call, print. Whatever is heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from assay import __version__
+from assay.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from assay.schema import Matrix
+
+REPORTS = Path("reports")
+OK, BAD, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+EXIT_CODES = """\
+exit codes:
+  0    run: every cell is REAL or UNAVAILABLE; merge: every file was read; else: done
+  1    run: some cell is anything else (--require-real: or UNAVAILABLE);
+       merge: some file could not be read, the others are merged
+  2    a mistake in what was asked for, in one line
+  130  interrupted; what was finished is kept
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises a UsageError instead of printing the usage and exiting."""
+
+    def error(self, message: str) -> NoReturn:
+        """One line, and where to look."""
+        raise UsageError(f"{message}; see `{self.prog} --help`")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns:
+        The exit code.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without UTF-8 still gets its table
+    try:
+        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
+    except UsageError as error:
+        print(f"assay: error: {error}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        print("assay: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone (`assay show | head`); Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+
+
+def _dispatch(argv: list[str]) -> int:
+    parser, commands = _parser()
+    if not argv:
+        raise UsageError(f"which command? one of {', '.join(commands)}; see `assay --help`")
+    if not argv[0].startswith("-") and argv[0] not in commands:
+        raise unknown("command", argv[0], commands)
+    arguments, rest = parser.parse_known_args(argv)
+    if rest:
+        command = commands[arguments.command]
+        if rest[0].startswith("-"):
+            raise unknown("option", rest[0].partition("=")[0], command.options)
+        raise UsageError(f"unexpected argument {rest[0]!r}; see `{command.prog} --help`")
+    call: Callable[[argparse.Namespace], int] = arguments.call
+    return call(arguments)
+
+
+class Command(Parser):
+    """A command's parser; it remembers its options, so that a misspelt one can be answered."""
+
+    options: tuple[str, ...] = ("--help",)
+
+    def option(self, *names: str, **settings: object) -> None:
+        """Add an option."""
+        self.add_argument(*names, **settings)  # type: ignore[arg-type]
+        self.options += names
+
+
+def _parser() -> tuple[Parser, dict[str, Command]]:
+    parser = Parser(
+        prog="assay", allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Does this model really run on this backend, and how well?\n\n"
+        "Runs model families on inference backends, collects evidence of what was computed, from which\n"
+        "weights, where and when, and merges the reports of all backends into one status matrix.",
+        epilog="examples:\n"
+        "  assay doctor                                     which backends can run here\n"
+        "  assay run --backend openvino                     all families, local test models\n"
+        "  assay run --backend cpu --family bert,t5         two of them\n"
+        "  assay run --backend cpu --model bert=./my-bert   a checkpoint of your own\n"
+        "  assay merge                                      reports/sessions into one matrix\n"
+        "  assay show --json                                the matrix, for a program\n\n" + EXIT_CODES,
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"assay {__version__}")
+    group = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=Command)
+
+    def command(name: str, call: Callable[[argparse.Namespace], int], text: str, epilog: str = "") -> Command:
+        added: Command = group.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=epilog, allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        added.set_defaults(call=call)
+        return added
+
+    run = command("run", _run, "run families on one backend and write a session report", EXIT_CODES)
+    run.option("--backend", metavar="NAME", help="the column: cpu, cuda, openvino, onnxruntime or a plugin's")
+    run.option("--family", metavar="ID", action="append", default=[],
+               help="a row, or several with commas; repeatable; all by default")  # fmt: skip
+    run.option("--model", metavar="FAMILY=DIR", action="append", default=[],
+               help="use this local transformers checkpoint (safetensors) instead of a test model; repeatable")  # fmt: skip
+    run.option("--size", default="tiny", help="of the test models (default: tiny)")
+    run.option("--precision", default="f32", help="what the backend is told to compute in (default: f32)")
+    run.option("--reports", metavar="DIR", type=Path, default=REPORTS, help="where sessions/ is (default: reports)")
+    run.option("--timeout", metavar="SECONDS", type=float, default=600.0,
+               help="for each phase of each role, then it is killed (default: 600)")  # fmt: skip
+    run.option("--resume", action="store_true", help="go on with the newest report of the same plan")
+    run.option("--require-real", action="store_true", help="exit 1 for UNAVAILABLE cells too")
+    run.option("--json", action="store_true", help="print the session report, and no progress")
+
+    merge = command("merge", _merge, "merge session reports into matrix.json and STATUS.md, and print the matrix",
+                    EXIT_CODES)  # fmt: skip
+    merge.add_argument("paths", metavar="PATH", type=Path, nargs="*", default=[REPORTS / "sessions"],
+                       help="reports, and folders of them (default: reports/sessions)")  # fmt: skip
+    merge.option("--output", metavar="DIR", type=Path, default=REPORTS, help="where to write (default: reports)")
+    merge.option("--json", action="store_true", help="print the matrix as JSON")
+
+    show = command("show", _show, "print a merged matrix, its statuses concluded anew from its evidence")
+    show.add_argument("matrix", metavar="MATRIX", type=Path, nargs="?", default=REPORTS / "matrix.json",
+                      help="default: reports/matrix.json")  # fmt: skip
+    show.option("--json", action="store_true", help="print it as JSON")
+
+    doctor = command("doctor", _doctor, "say which backends can run here, and why not")
+    doctor.option("--json", action="store_true", help="print it as JSON")
+
+    schema = command("schema", _schema, "print the JSON Schema of a report")
+    schema.add_argument("record", nargs="?", default="session", help="session (default) or matrix")
+    return parser, {"run": run, "merge": merge, "show": show, "doctor": doctor, "schema": schema}
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.backend is None:
+        from assay import backends
+
+        raise UsageError(f"which backend? --backend takes one of {', '.join(backends.names())}")
+    families = [name for each in arguments.family for name in each.split(",") if name]
+    if arguments.family and not families:
+        raise UsageError("--family names no family")
+    models = _models(arguments.model)
+    from assay.plan import make_plan
+
+    plan = make_plan(
+        backend=arguments.backend, families=families, models=models, size=arguments.size,
+        precision=arguments.precision, timeout=arguments.timeout,
+    )  # fmt: skip
+    _writable(arguments.reports / "sessions")
+    from assay import progress
+    from assay.schema import Status
+    from assay.session import run_session
+
+    shown = progress.choose(quiet=arguments.json)
+    try:
+        report = run_session(plan, arguments.reports, resume=arguments.resume, progress=shown)
+    except KeyboardInterrupt:
+        shown.finished()
+        kept = f"finished cells are kept in {arguments.reports / 'sessions'}, --resume goes on from there"
+        print(f"assay: interrupted; {kept}", file=sys.stderr)
+        return INTERRUPTED
+    except BaseException:
+        shown.finished()  # or the live line would hide the traceback
+        raise
+    if arguments.json:
+        print(report.model_dump_json(indent=1))
+    else:
+        print(arguments.reports / "sessions" / f"{report.backend}-{report.id}.json", file=sys.stderr)
+    accepted = {Status.REAL} if arguments.require_real else {Status.REAL, Status.UNAVAILABLE}
+    return OK if all(cell.status in accepted for cell in report.cells) else BAD
+
+
+def _models(pairs: Sequence[str]) -> dict[str, Path]:
+    models: dict[str, Path] = {}
+    for pair in pairs:
+        family, separator, folder = pair.partition("=")
+        if not (family and separator and folder):
+            raise UsageError(f"--model takes FAMILY=DIR, not {pair!r}")
+        if family in models:
+            raise UsageError(f"--model names {family} twice")
+        models[family] = Path(folder)
+    return models
+
+
+def _writable(folder: Path) -> None:
+    """Make the folder before hours of work, not after."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be made: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{folder}: cannot be written to")
+
+
+def _merge(arguments: argparse.Namespace) -> int:
+    from assay import backends, families
+    from assay import merge as merging
+    from assay.files import write_atomically
+    from assay.report import markdown
+
+    reports, problems = merging.read(arguments.paths)
+    for problem in problems:
+        print(f"assay: skipped {problem}", file=sys.stderr)
+    if not any(report.cells for report in reports):
+        what = "no cells in the session reports" if reports else "no session report"
+        where = ", ".join(map(str, arguments.paths))
+        raise UsageError(f"{what} of {where}; `assay run --backend cpu` writes one")
+    matrix = merging.merge(reports, families.names(), backends.names())
+    _writable(arguments.output)
+    write_atomically(arguments.output / "matrix.json", matrix.model_dump_json(indent=1) + "\n")
+    write_atomically(arguments.output / "STATUS.md", markdown.render(matrix))
+    _print(matrix, as_json=arguments.json)
+    return BAD if problems else OK
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from assay.merge import read_matrix
+
+    _print(read_matrix(arguments.matrix), as_json=arguments.json)
+    return OK
+
+
+def _print(matrix: Matrix, *, as_json: bool) -> None:
+    if as_json:
+        print(matrix.model_dump_json(indent=1))
+    else:
+        from assay.report.terminal import print_matrix
+
+        print_matrix(matrix)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from assay.doctor import examine
+
+    diagnoses = examine()
+    if arguments.json:
+        print(json.dumps([asdict(each) for each in diagnoses], indent=1))
+        return OK
+    for each in diagnoses:
+        glyph = "✔ can run    " if each.available else "✘ cannot run "
+        print(f"{glyph} {each.backend}: {each.reason}")
+        for device in each.devices:
+            print(f"                device: {device}")
+        for missing in each.looked_for:
+            print(f"                looked for: {missing}")
+    return OK
+
+
+def _schema(arguments: argparse.Namespace) -> int:
+    from assay.schema import Matrix, Record, SessionReport
+
+    records: dict[str, type[Record]] = {"session": SessionReport, "matrix": Matrix}
+    if arguments.record not in records:
+        raise unknown("record", arguments.record, records)
+    print(json.dumps(records[arguments.record].model_json_schema(mode="serialization"), indent=1))
+    return OK

@@ -1,0 +1,147 @@
+"""What a person sees while a session runs: a live line in a terminal, plain lines elsewhere, nothing for programs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+    from assay.schema import Cell
+
+
+class Progress(Protocol):
+    """What a session tells while it runs."""
+
+    def session(self, backend: str, families: Sequence[str]) -> None:
+        """It begins with these cells."""
+
+    def phase(self, family: str, role: str, phase: str) -> None:
+        """A role of a cell enters a phase."""
+
+    def done(self, cell: Cell) -> None:
+        """A cell is finished."""
+
+    def finished(self) -> None:
+        """So is the session."""
+
+
+def choose(*, quiet: bool) -> Progress:
+    """The progress that suits where standard error goes."""
+    if quiet:
+        return QuietProgress()
+    return LiveProgress() if sys.stderr.isatty() else PlainProgress(sys.stderr)
+
+
+class QuietProgress:
+    """Says nothing."""
+
+    def session(self, backend: str, families: Sequence[str]) -> None:
+        """Nothing."""
+
+    def phase(self, family: str, role: str, phase: str) -> None:
+        """Nothing."""
+
+    def done(self, cell: Cell) -> None:
+        """Nothing."""
+
+    def finished(self) -> None:
+        """Nothing."""
+
+
+class PlainProgress:
+    """One line for each finished cell."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._count = 0
+        self._total = 0
+
+    def session(self, backend: str, families: Sequence[str]) -> None:
+        """How many cells there will be."""
+        self._total = len(families)
+        self._print(f"{backend}: {len(families)} {'cell' if len(families) == 1 else 'cells'}")
+
+    def phase(self, family: str, role: str, phase: str) -> None:
+        """Nothing: a log has no use for it."""
+
+    def done(self, cell: Cell) -> None:
+        """The cell's line."""
+        self._count += 1
+        self._print(f"[{self._count}/{self._total}] {summary(cell).plain}")
+
+    def finished(self) -> None:
+        """Nothing more."""
+
+    def _print(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
+
+
+class LiveProgress:
+    """Finished cells above, and a live line with the current one's role, phase and time."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._console = Console(stderr=True, highlight=False, emoji=False)
+        self._live = Live(get_renderable=self._line, console=self._console, refresh_per_second=4, transient=True)
+        self._backend = ""
+        self._total = 0
+        self._count = 0
+        self._current = ("", "", "")
+        self._since = time.monotonic()
+
+    def session(self, backend: str, families: Sequence[str]) -> None:
+        """Start the live line."""
+        self._backend, self._total = backend, len(families)
+        self._since = time.monotonic()
+        self._live.start()
+
+    def phase(self, family: str, role: str, phase: str) -> None:
+        """Show it; the clock is the cell's."""
+        if family != self._current[0]:
+            self._since = time.monotonic()
+        self._current = (family, role, phase)
+
+    def done(self, cell: Cell) -> None:
+        """Print the cell above the live line."""
+        self._count += 1
+        self._console.print(summary(cell))
+
+    def finished(self) -> None:
+        """Take the live line away."""
+        self._live.stop()
+
+    def _line(self) -> RenderableType:
+        from rich.text import Text
+
+        family, role, phase = self._current
+        elapsed = f"{time.monotonic() - self._since:.0f} s"
+        what = f"{family} on {self._backend}: {role}, {phase}" if family else f"{self._backend}: starting"
+        return Text(f"[{min(self._count + 1, self._total)}/{self._total}] {what}, {elapsed}", style="dim")
+
+
+def summary(cell: Cell) -> Text:
+    """A finished cell in a line: status, latency, agreement error against its bound; the reason if it is not REAL."""
+    from rich.text import Text
+
+    from assay.report import grid, units
+    from assay.report.terminal import status_text
+    from assay.schema import Status
+
+    parts = []
+    if latency := cell.metrics.get("latency"):
+        parts.append(f"{'' if latency.stable else '~'}{units.quantity(latency)}")
+    check = grid.agreement(cell)
+    if check and check.value is not None and check.bound is not None:
+        parts.append(f"error {units.error(check.value)} of {units.error(check.bound)}")
+    if cell.status is not Status.REAL:
+        parts.append(units.plain(cell.reason))
+    if cell.seconds:
+        parts.append(f"took {units.duration(cell.seconds)}")
+    return Text.assemble(status_text(cell.status), f" {cell.family} on {cell.backend}: {', '.join(parts)}")

@@ -1,0 +1,199 @@
+"""The matrix as rows and columns: what all formats for people share."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+from assay import families
+from assay.errors import UsageError
+from assay.report import units
+from assay.schema import Cell, Check, CheckpointRef, Layer, Matrix, MatrixCell, Precision, SessionRef, Status
+
+GLYPHS: Mapping[Status, str] = {
+    Status.REAL: "✔",
+    Status.INACCURATE: "≉",
+    Status.FALLBACK: "↪",
+    Status.MOCK: "◌",
+    Status.UNPROVEN: "?",
+    Status.FAILED: "✘",
+    Status.UNAVAILABLE: "∅",
+    Status.PENDING: "·",
+}
+"""Beside the word, never instead of it."""
+
+MEANINGS: Mapping[Status, str] = {
+    Status.REAL: "agreement, weights, placement and timing passed: faithful to transformers' eager code with these "
+    "weights, on this backend",
+    Status.INACCURATE: "really computed from these weights there, but outside the bound of the declared precision",
+    Status.FALLBACK: "right numbers, but not (or not only) on the backend or device that the column names",
+    Status.MOCK: "the outputs do not follow the inputs or the weights, or the work was not done",
+    Status.UNPROVEN: "nothing failed, but something that REAL needs could not be judged",
+    Status.FAILED: "an error, crash, hang or kill",
+    Status.UNAVAILABLE: "the hardware is absent where this was run",
+    Status.PENDING: "nobody has run this cell yet",
+}
+
+KINDS: Mapping[str, str] = {
+    "text": "Text",
+    "vision": "Vision",
+    "audio": "Audio",
+    "embeddings": "Embeddings",
+    "generation": "Generation",
+    "other": "Other",
+}
+"""The tables of metrics, in order; `other` holds families that are not installed here."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One family with one checkpoint; several cells of a backend stand for several devices or workloads."""
+
+    family: str
+    size: str
+    precision: Precision
+    checkpoint: CheckpointRef | None
+    cells: Mapping[str, Sequence[MatrixCell]]
+
+    @property
+    def title(self) -> str:
+        """The family's heading."""
+        return about(self.family)[0]
+
+    @property
+    def kind(self) -> str:
+        """Which table of metrics it belongs to."""
+        return about(self.family)[1]
+
+    @property
+    def label(self) -> str:
+        """The title with what else tells rows apart."""
+        own = self.checkpoint is not None and self.checkpoint.source != "local"
+        name = f"{self.checkpoint.name}, " if self.checkpoint and own else ""
+        return units.plain(f"{self.title} ({name}{self.size}, {self.precision})")
+
+
+@cache
+def about(family: str) -> tuple[str, str]:
+    """Title and kind; a family that is not installed here goes by its id."""
+    try:
+        loaded = families.load(family)
+    except UsageError:
+        return units.plain(family), "other"
+    return loaded.title, loaded.kind
+
+
+def columns(matrix: Matrix) -> list[str]:
+    """The backends in order: the first row of a merged matrix names all."""
+    return list(dict.fromkeys(cell.backend for cell in matrix.cells))
+
+
+def rows(matrix: Matrix) -> list[Row]:
+    """Every row in order; a cell whose checkpoint is not known stands in all rows of its family and size."""
+    checkpoints: defaultdict[tuple[str, str, Precision], dict[str, CheckpointRef]] = defaultdict(dict)
+    for cell in matrix.cells:
+        known = checkpoints[cell.family, cell.size, cell.precision]
+        if cell.checkpoint:
+            known.setdefault(cell.checkpoint.sha256, cell.checkpoint)
+    table = []
+    for slot, known in checkpoints.items():
+        mine = [cell for cell in matrix.cells if (cell.family, cell.size, cell.precision) == slot]
+        for checkpoint in known.values() or [None]:
+            cells: defaultdict[str, list[MatrixCell]] = defaultdict(list)
+            for cell in mine:
+                if cell.checkpoint is None or checkpoint is None or cell.checkpoint.sha256 == checkpoint.sha256:
+                    cells[cell.backend].append(cell)
+            table.append(Row(*slot, checkpoint, cells))
+    return table
+
+
+def kinds(table: Iterable[Row]) -> list[tuple[str, list[Row]]]:
+    """The rows by kind of family, with the heading of each."""
+    grouped: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in table:
+        grouped[row.kind].append(row)
+    return [(heading, grouped[kind]) for kind, heading in KINDS.items() if kind in grouped]
+
+
+def labels(cells: Sequence[MatrixCell]) -> list[str]:
+    """What tells the cells of one place apart: nothing for one, else device, machine, workloads or session."""
+    if len(cells) < 2:
+        return [""] * len(cells)
+    ways = [
+        [cell.device or "" for cell in cells],
+        [cell.session.machine.name if cell.session else "" for cell in cells],
+        [", ".join(workload.name for workload in cell.workloads) for cell in cells],
+    ]
+    session = [cell.session.id if cell.session else "" for cell in cells]
+    return [units.plain(each) for each in next((way for way in ways if len(set(way)) == len(way)), session)]
+
+
+def totals(cells: Iterable[MatrixCell]) -> str:
+    """How many cells of each status."""
+    counts = Counter(cell.status for cell in cells)
+    return ", ".join(f"{counts[status]} {status}" for status in Status if counts[status]) or "none"
+
+
+def agreement(cell: Cell) -> Check | None:
+    """The check that compares outputs with the reference, where it has a number."""
+    evidence = cell.layer(Layer.AGREEMENT)
+    check = evidence.check("error") if evidence else None
+    return check if check and check.value is not None and check.bound is not None else None
+
+
+def sessions(cells: Iterable[MatrixCell]) -> list[tuple[SessionRef, str, list[MatrixCell]]]:
+    """The sessions behind these cells, each with its backend and cells, in order of the columns."""
+    found: dict[tuple[str, str], tuple[SessionRef, str, list[MatrixCell]]] = {}
+    for cell in cells:
+        if cell.session:
+            found.setdefault((cell.backend, cell.session.id), (cell.session, cell.backend, []))[2].append(cell)
+    return list(found.values())
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why some cells are not REAL, in one sentence for all of them."""
+
+    status: Status
+    reason: str
+    looked_for: tuple[str, ...]
+    cells: list[MatrixCell] = field(compare=False)
+
+    def where(self, matrix: Matrix) -> str:
+        """`cuda: all 10 families` or `cpu: BERT, T5`."""
+        everywhere: defaultdict[str, list[MatrixCell]] = defaultdict(list)
+        for cell in matrix.cells:
+            everywhere[cell.backend].append(cell)
+        mine: defaultdict[str, list[MatrixCell]] = defaultdict(list)
+        for cell in self.cells:
+            mine[cell.backend].append(cell)
+        mixed = len({(cell.size, cell.precision) for cell in matrix.cells}) > 1
+        return "; ".join(
+            f"{units.plain(backend)}: "
+            + (
+                f"all {len({cell.family for cell in cells})} families"
+                if len(cells) == len(everywhere[backend]) > 1
+                else ", ".join(dict.fromkeys(_name(cell, mixed=mixed) for cell in cells))
+            )
+            for backend, cells in mine.items()
+        )
+
+
+def _name(cell: MatrixCell, *, mixed: bool) -> str:
+    title = about(cell.family)[0]
+    return f"{title} ({units.plain(cell.size)}, {cell.precision})" if mixed else title
+
+
+def causes(matrix: Matrix) -> list[Cause]:
+    """Every cell that is not REAL, those with the same cause together; the gravest statuses first."""
+    found: dict[Cause, Cause] = {}
+    for cell in matrix.cells:
+        if cell.status is not Status.REAL:
+            looked_for = cell.unavailable.looked_for if cell.unavailable else ()
+            cause = Cause(cell.status, units.plain(cell.reason), tuple(map(units.plain, looked_for)), [])
+            found.setdefault(cause, cause).cells.append(cell)
+    order = (Status.MOCK, Status.FALLBACK, Status.INACCURATE, Status.FAILED, Status.UNPROVEN)
+    rank = {status: index for index, status in enumerate((*order, Status.UNAVAILABLE, Status.PENDING))}
+    return sorted(found.values(), key=lambda cause: rank[cause.status])

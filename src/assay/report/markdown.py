@@ -1,0 +1,226 @@
+"""`reports/STATUS.md`: the matrix for people who read Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from assay.report import grid, units
+from assay.report.grid import Row
+from assay.schema import Matrix, MatrixCell, Metric, Status
+
+NOTHING = "—"
+
+
+def render(matrix: Matrix) -> str:
+    """The whole page: status, causes, agreement with its bounds, metrics, environment."""
+    table, columns = grid.rows(matrix), grid.columns(matrix)
+    parts = [
+        "<!-- Written by `assay merge`; changes are lost. -->",
+        "# Status matrix",
+        f"{len(matrix.cells)} cells: {grid.totals(matrix.cells)}.",
+        *(f"> **Warning:** {_text(warning)}" for warning in matrix.warnings),
+        _status(table, columns),
+        _legend(matrix),
+        *_causes(matrix),
+        *_agreement(table, columns),
+        *_metrics(table, columns),
+        *_environment(matrix),
+        *_superseded(matrix),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _status(table: Sequence[Row], columns: Sequence[str]) -> str:
+    return _table(
+        ("family", "weights", *map(_text, columns)),
+        ([_text(row.title), _weights(row), *(_status_cell(row.cells.get(name, ())) for name in columns)]
+         for row in table),
+    )  # fmt: skip
+
+
+def _status_cell(cells: Sequence[MatrixCell]) -> str:
+    lines = []
+    for cell, label in zip(cells, grid.labels(cells), strict=True):
+        latency = cell.metrics.get("latency")
+        parts = [f"{grid.GLYPHS[cell.status]} {cell.status}"]
+        if latency:
+            parts.append(_flag(latency) + units.quantity(latency))
+        if label:
+            parts.append(f"({_text(label)})")
+        lines.append(" ".join(parts))
+    return "<br>".join(lines) or NOTHING
+
+
+def _weights(row: Row) -> str:
+    size = f"{_text(row.size)}, {row.precision}"
+    if row.checkpoint is None:
+        return size
+    name = f"{_text(row.checkpoint.name)}, " if row.checkpoint.source != "local" else ""
+    return f"{name}{size}, `{units.weights(row.checkpoint)}`"
+
+
+def _legend(matrix: Matrix) -> str:
+    present = {cell.status for cell in matrix.cells}
+    lines = [f"- {grid.GLYPHS[each]} {each}: {grid.MEANINGS[each]}." for each in Status if each in present]
+    return "\n".join([
+        "The time is the median latency of one call at batch size 1; ~ marks a figure that did not settle.", "", *lines
+    ])  # fmt: skip
+
+
+def _causes(matrix: Matrix) -> list[str]:
+    """Every cell that is not REAL, and the end of the log where there is one."""
+    if not (causes := grid.causes(matrix)):
+        return []
+    lines = []
+    for cause in causes:
+        looked_for = f" Looked for: {_text('; '.join(cause.looked_for))}." if cause.looked_for else ""
+        sentence = _text(cause.reason).rstrip(".")
+        where = _text(cause.where(matrix))
+        lines.append(f"- {grid.GLYPHS[cause.status]} **{cause.status}** {where}. {sentence}.{looked_for}")
+    logs = [
+        f"<details><summary>{_text(grid.about(cell.family)[0])} on {_text(cell.backend)}: "
+        f"end of the {_text(cell.failure.role)}'s log</summary>\n\n{_code(cell.failure.log)}\n\n</details>"
+        for cell in matrix.cells
+        if cell.failure and cell.failure.log.strip()
+    ]
+    return ["## Why cells are not REAL", "\n".join(lines), *logs]
+
+
+def _agreement(table: Sequence[Row], columns: Sequence[str]) -> list[str]:
+    lines = [
+        [_text(row.title), _weights(row), *(_errors(row.cells.get(name, ())) for name in columns)]
+        for row in table
+        if any(grid.agreement(cell) for cells in row.cells.values() for cell in cells)
+    ]
+    if not lines:
+        return []
+    return [
+        "## Agreement and its bounds",
+        "The largest relative error against the float64 reference, and the bound derived from the precision that was "
+        "declared. The other layers of evidence are in `matrix.json`.",
+        _table(("family", "weights", *map(_text, columns)), lines),
+    ]
+
+
+def _errors(cells: Sequence[MatrixCell]) -> str:
+    found = []
+    for cell in cells:
+        check = grid.agreement(cell)
+        if check and check.value is not None and check.bound is not None:
+            found.append(f"{units.error(check.value)} / {units.error(check.bound)}{_unless_real(cell)}")
+    return "<br>".join(found) or NOTHING
+
+
+def _metrics(table: Sequence[Row], columns: Sequence[str]) -> list[str]:
+    """A table for each kind of family, a line for each figure, so that columns can be read across."""
+    parts: list[str] = []
+    for heading, members in grid.kinds(table):
+        lines = [line for row in members for line in _metric_lines(row, columns)]
+        if lines:
+            parts += [f"### {heading}", _table(("family", "metric", "unit", *map(_text, columns)), lines)]
+    if not parts:
+        return []
+    return [
+        "## Metrics",
+        "Measured the same way in all columns: medians, with the 95 % interval where a figure was sampled. "
+        "A figure of a cell that is not REAL names its status.",
+        *parts,
+    ]
+
+
+def _metric_lines(row: Row, columns: Sequence[str]) -> Iterable[list[str]]:
+    everything = [cell for name in columns for cell in row.cells.get(name, ())]
+    names = dict.fromkeys(name for cell in everything for name in cell.metrics)
+    for name in names:
+        unit = next(cell.metrics[name].unit for cell in everything if name in cell.metrics)
+        shown = _text(units.shared_unit(unit)[1])
+        yield [
+            _text(row.label), _text(name.replace("_", " ")), shown,
+            *(_figures(row.cells.get(column, ()), name, unit) for column in columns),
+        ]  # fmt: skip
+
+
+def _figures(cells: Sequence[MatrixCell], name: str, unit: str) -> str:
+    found = []
+    for cell, label in zip(cells, grid.labels(cells), strict=True):
+        metric = cell.metrics.get(name)
+        if metric:
+            where = f" ({_text(label)})" if label else ""
+            found.append(_figure(metric, unit) + _unless_real(cell) + where)
+    return "<br>".join(found) or NOTHING
+
+
+def _figure(metric: Metric, unit: str) -> str:
+    if metric.unit != unit:  # another version of assay measured it; never mix units in silence
+        return _flag(metric) + _text(units.quantity(metric))
+    factor = units.shared_unit(unit)[0]
+    figure = _flag(metric) + units.number(metric.value / factor)
+    if metric.low is None or metric.high is None:
+        return figure
+    return f"{figure} ({units.number(metric.low / factor)}–{units.number(metric.high / factor)})"
+
+
+def _flag(metric: Metric) -> str:
+    return "" if metric.stable else "~"
+
+
+def _unless_real(cell: MatrixCell) -> str:
+    return "" if cell.status is Status.REAL else f" ({cell.status})"
+
+
+def _environment(matrix: Matrix) -> list[str]:
+    found = grid.sessions(matrix.cells)
+    if not found:
+        return []
+    sessions = [
+        [_text(backend), _span(ref.id), _text(ref.started_at[:16].replace("T", " ")), _text(ref.machine.name),
+         _text(ref.environment.python), str(ref.environment.threads), _text(ref.environment.assay),
+         _text(", ".join(f"{name} {version}" for name, version in sorted(ref.environment.packages.items()))) or NOTHING]
+        for ref, backend, _ in found
+    ]  # fmt: skip
+    machines = {ref.machine.model_dump_json(): ref.machine for ref, _, _ in found}
+    hardware = [
+        [_text(each.name), _text(each.system), _text(each.processor), str(each.cores), units.amount(each.memory),
+         _text(", ".join(each.devices)) or NOTHING]
+        for each in machines.values()
+    ]  # fmt: skip
+    head = ("backend", "session", "started", "machine", "python", "threads", "assay", "packages")
+    return [
+        "## Environment",
+        _table(head, sessions),
+        _table(("machine", "system", "processor", "cores", "memory", "devices"), hardware),
+    ]
+
+
+def _superseded(matrix: Matrix) -> list[str]:
+    if not matrix.superseded:
+        return []
+    lines = [
+        f"- {_text(backend)}, session {_span(ref.id)} of {_text(ref.started_at[:10])} on {_text(ref.machine.name)}: "
+        f"{grid.totals(cells)}"
+        for ref, backend, cells in grid.sessions(matrix.superseded)
+    ]
+    return ["## Superseded", "Older results of the same cells, kept in `matrix.json`.", "\n".join(lines)]
+
+
+def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    ruled = [head, ["---"] * len(head), *lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in ruled)
+
+
+def _text(text: str) -> str:
+    """As it is, whatever Markdown and HTML would make of it."""
+    escaped = units.plain(text).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\`*_|\[\]])", r"\\\1", escaped)
+
+
+def _span(text: str) -> str:
+    inner = units.plain(text).replace("`", "'").replace("|", "/")
+    return f"`{inner}`"
+
+
+def _code(log: str, lines: int = 20) -> str:
+    tail = [units.plain(line) for line in log.splitlines()][-lines:]
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", log)), default=0))
+    return "\n".join([f"{fence}text", *tail, fence])

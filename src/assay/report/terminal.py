@@ -1,0 +1,176 @@
+"""The matrix in a terminal, within 80 columns: colour helps, glyph and word say it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TextIO
+
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from assay.report import grid, units
+from assay.report.grid import Row
+from assay.schema import Matrix, MatrixCell, Metric, Status
+
+STYLES: Mapping[Status, str] = {
+    Status.REAL: "green",
+    Status.INACCURATE: "yellow",
+    Status.FALLBACK: "magenta",
+    Status.MOCK: "bold red",
+    Status.UNPROVEN: "cyan",
+    Status.FAILED: "red",
+    Status.UNAVAILABLE: "dim",
+    Status.PENDING: "dim",
+}
+
+
+def print_matrix(matrix: Matrix, file: TextIO | None = None, *, width: int | None = None) -> None:
+    """Write the table, the causes, the figures and the environment.
+
+    Args:
+        file: standard output by default. Colour is left out where it is no terminal, or NO_COLOR is set.
+        width: that of the terminal by default.
+    """
+    console = Console(file=file, width=width, highlight=False, emoji=False, markup=False)
+    for part in _parts(matrix, console.width):
+        console.print(part)
+
+
+def _parts(matrix: Matrix, width: int) -> Iterator[RenderableType]:
+    rows, columns = grid.rows(matrix), grid.columns(matrix)
+    yield from _status_tables(rows, columns, width)
+    yield Text(f"{len(matrix.cells)} cells: {grid.totals(matrix.cells)}", style="bold")
+    for cause in grid.causes(matrix):
+        looked_for = f" Looked for: {'; '.join(cause.looked_for)}." if cause.looked_for else ""
+        sentence = f" {cause.where(matrix)}. {cause.reason.rstrip('.')}.{looked_for}"
+        yield Padding(Text.assemble(status_text(cause.status), sentence), (0, 0, 0, 2))
+    yield from _figures(rows, columns, width)
+    for ref, backend, _ in grid.sessions(matrix.cells):
+        machine, software = ref.machine, ref.environment
+        packages = ", ".join(f"{name} {version}" for name, version in sorted(software.packages.items()))
+        yield Text(
+            units.plain(
+                f"{backend}: {ref.started_at[:16].replace('T', ' ')} on {machine.name} ({machine.processor}, "
+                f"{software.threads} threads); python {software.python}{', ' + packages if packages else ''}"
+            ),
+            style="dim",
+        )
+    if matrix.superseded:
+        yield Text(f"{len(matrix.superseded)} superseded results are kept in matrix.json", style="dim")
+    for warning in matrix.warnings:
+        yield Text(f"warning: {units.plain(warning)}", style="yellow")
+
+
+def status_text(status: Status) -> Text:
+    """Glyph and word, coloured."""
+    return Text(f"{grid.GLYPHS[status]} {status}", style=STYLES[status])
+
+
+def _status_tables(rows: Sequence[Row], columns: Sequence[str], width: int) -> Iterator[RenderableType]:
+    """A table for each size and precision; columns that do not fit go into another table below it."""
+    for size, precision in dict.fromkeys((row.size, row.precision) for row in rows):
+        members = [row for row in rows if (row.size, row.precision) == (size, precision)]
+        titles = [_row_title(row, members) for row in members]
+        cells = {name: [_place(row.cells.get(name, ())) for row in members] for name in columns}
+        needed = {name: max(cell_len(name), *(_width(cell) for cell in cells[name])) for name in columns}
+        first = min(max(_width(title) for title in titles), width // 3)
+        for chunk in _chunks(columns, needed, width - first):
+            table = Table(
+                title=f"{units.plain(size)}, {precision}", title_justify="left", title_style="bold", box=None,
+                pad_edge=False, padding=(0, 1, 0, 0), header_style="bold",
+            )  # fmt: skip
+            table.add_column("family", width=first)
+            for name in chunk:
+                table.add_column(units.plain(name), no_wrap=True)
+            for index, title in enumerate(titles):
+                table.add_row(title, *(cells[name][index] for name in chunk))
+            yield table
+            yield Text()
+
+
+def _width(text: Text) -> int:
+    return max((cell_len(line) for line in text.plain.split("\n")), default=0)
+
+
+def _chunks(columns: Sequence[str], needed: Mapping[str, int], room: int) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    used = 0
+    for name in columns:
+        if chunk and used + needed[name] + 1 > room:
+            yield chunk
+            chunk, used = [], 0
+        chunk.append(name)
+        used += needed[name] + 1
+    if chunk:
+        yield chunk
+
+
+def _row_title(row: Row, members: Sequence[Row]) -> Text:
+    alone = sum(other.family == row.family for other in members) == 1
+    if row.checkpoint is None or (alone and row.checkpoint.source == "local"):
+        return Text(row.title)
+    return Text(f"{row.title}\n{units.plain(row.checkpoint.name)} {units.weights(row.checkpoint)}")
+
+
+def _place(cells: Sequence[MatrixCell]) -> Text:
+    """Status and latency; the latency of what is not REAL, and what tells several cells apart, on lines below."""
+    lines = []
+    for cell, label in zip(cells, grid.labels(cells), strict=True):
+        latency = cell.metrics.get("latency")
+        time = Text(f"{'' if latency.stable else '~'}{units.quantity(latency)}" if latency else "")
+        line = status_text(cell.status)
+        if latency:
+            line = Text.assemble(line, " " if cell.status is Status.REAL else "\n  ", time)
+        if label:
+            line = Text.assemble(line, f"\n  {label[:24]}")
+        lines.append(line)
+    return Text("\n").join(lines)
+
+
+def _figures(rows: Sequence[Row], columns: Sequence[str], width: int) -> Iterator[RenderableType]:
+    """A line for each cell that has figures, by kind of family."""
+    parts: list[RenderableType] = []
+    for heading, members in grid.kinds(rows):
+        table = Table(
+            title=heading, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0),
+            header_style="bold",
+        )  # fmt: skip
+        table.add_column("family", max_width=width // 4)
+        table.add_column("backend")
+        for name in ("rate", "preproc.", "memory", "error / bound"):
+            table.add_column(name, justify="right")
+        for row in members:
+            for name in columns:
+                for cell in row.cells.get(name, ()):
+                    if cell.metrics:
+                        table.add_row(row.title if row.size == "tiny" else row.label, *_line(cell))
+        if table.row_count:
+            parts += [table, Text()]
+    if parts:
+        yield Group(Text(), *parts)
+
+
+def _line(cell: MatrixCell) -> list[Text]:
+    check = grid.agreement(cell)
+    error = "—"
+    if check and check.value is not None and check.bound is not None:
+        error = f"{units.error(check.value)} / {units.error(check.bound)}"
+    backend = Text(units.plain(cell.backend))
+    if cell.status is not Status.REAL:
+        backend = Text.assemble(backend, "\n", status_text(cell.status))
+    shown = (headline(cell), cell.metrics.get("preprocessing_time"), cell.metrics.get("peak_memory"))
+    return [backend, *(Text(_quantity(metric)) for metric in shown), Text(error)]
+
+
+def _quantity(metric: Metric | None) -> str:
+    if metric is None:
+        return "—"
+    return f"{'' if metric.stable else '~'}{units.plain(units.quantity(metric))}"
+
+
+def headline(cell: MatrixCell) -> Metric | None:
+    """The family's own figure: the first that is neither a time nor a size in bytes."""
+    return next((metric for metric in cell.metrics.values() if metric.unit not in ("s", "B")), None)
