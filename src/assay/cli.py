@@ -119,7 +119,7 @@ def _parser() -> tuple[Parser, dict[str, Command]]:
     run.option("--family", metavar="ID", action="append", default=[],
                help="a row, or several with commas; repeatable; all by default")  # fmt: skip
     run.option("--model", metavar="FAMILY=DIR", action="append", default=[],
-               help="use this local transformers checkpoint (safetensors) instead of a test model; repeatable")  # fmt: skip
+               help="a local transformers checkpoint (safetensors) instead of a test model; repeatable")  # fmt: skip
     run.option("--size", default="tiny", help="of the test models (default: tiny)")
     run.option("--precision", default="f32", help="what the backend is told to compute in (default: f32)")
     run.option("--reports", metavar="DIR", type=Path, default=REPORTS, help="where sessions/ is (default: reports)")
@@ -220,9 +220,9 @@ def _merge(arguments: argparse.Namespace) -> int:
     for problem in problems:
         print(f"assay: skipped {problem}", file=sys.stderr)
     if not any(report.cells for report in reports):
-        what = "no cells in the session reports" if reports else "no session report"
+        what = "no cell in any session report" if reports else "no session report"
         where = ", ".join(map(str, arguments.paths))
-        raise UsageError(f"{what} of {where}; `assay run --backend cpu` writes one")
+        raise UsageError(f"{what} that can be read in {where}; `assay run --backend cpu` writes one")
     matrix = merging.merge(reports, families.names(), backends.names())
     _writable(arguments.output)
     write_atomically(arguments.output / "matrix.json", matrix.model_dump_json(indent=1) + "\n")

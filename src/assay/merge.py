@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from assay.errors import UsageError
 from assay.schema import (
+    OWN,
     SCHEMA_VERSION,
     Cell,
     CheckpointRef,
@@ -25,8 +26,6 @@ from assay.schema import (
     SessionReport,
 )
 
-OWN = "own"
-"""The size of a cell whose checkpoint the user brought."""
 SIZES = ("tiny", "base", OWN)
 """The order of sizes; others follow, by name."""
 COMPARED = ("assay", "torch", "transformers")

@@ -16,6 +16,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, computed_field, model_validator
 
 SCHEMA_VERSION: Literal[1] = 1
+OWN = "own"
+"""The size of a cell whose checkpoint the user brought."""
 
 
 class Status(StrEnum):

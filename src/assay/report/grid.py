@@ -10,7 +10,7 @@ from functools import cache
 from assay import families
 from assay.errors import UsageError
 from assay.report import units
-from assay.schema import Cell, Check, CheckpointRef, Layer, Matrix, MatrixCell, Precision, SessionRef, Status
+from assay.schema import OWN, Cell, Check, CheckpointRef, Layer, Matrix, MatrixCell, Precision, SessionRef, Status
 
 GLYPHS: Mapping[Status, str] = {
     Status.REAL: "✔",
@@ -49,13 +49,18 @@ KINDS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One family with one checkpoint; several cells of a backend stand for several devices or workloads."""
+    """One family with one checkpoint; several cells of a backend stand for several devices or workloads.
+
+    Attributes:
+        alone: no other row has the same family, size and precision.
+    """
 
     family: str
     size: str
     precision: Precision
     checkpoint: CheckpointRef | None
     cells: Mapping[str, Sequence[MatrixCell]]
+    alone: bool
 
     @property
     def title(self) -> str:
@@ -70,9 +75,14 @@ class Row:
     @property
     def label(self) -> str:
         """The title with what else tells rows apart."""
-        own = self.checkpoint is not None and self.checkpoint.source != "local"
-        name = f"{self.checkpoint.name}, " if self.checkpoint and own else ""
-        return units.plain(f"{self.title} ({name}{self.size}, {self.precision})")
+        return f"{self.title} ({', '.join(filter(None, (self.model, units.plain(self.size), self.precision)))})"
+
+    @property
+    def model(self) -> str:
+        """The checkpoint, where the family and the size do not say it: one of the user's, or one of several."""
+        if self.checkpoint is None or (self.alone and self.checkpoint.source == "local"):
+            return ""
+        return f"{units.plain(self.checkpoint.name)} {units.weights(self.checkpoint)}"
 
 
 @cache
@@ -105,7 +115,7 @@ def rows(matrix: Matrix) -> list[Row]:
             for cell in mine:
                 if cell.checkpoint is None or checkpoint is None or cell.checkpoint.sha256 == checkpoint.sha256:
                     cells[cell.backend].append(cell)
-            table.append(Row(*slot, checkpoint, cells))
+            table.append(Row(*slot, checkpoint, cells, alone=len(known) < 2))
     return table
 
 
@@ -163,27 +173,23 @@ class Cause:
 
     def where(self, matrix: Matrix) -> str:
         """`cuda: all 10 families` or `cpu: BERT, T5`."""
-        everywhere: defaultdict[str, list[MatrixCell]] = defaultdict(list)
-        for cell in matrix.cells:
-            everywhere[cell.backend].append(cell)
-        mine: defaultdict[str, list[MatrixCell]] = defaultdict(list)
-        for cell in self.cells:
-            mine[cell.backend].append(cell)
-        mixed = len({(cell.size, cell.precision) for cell in matrix.cells}) > 1
-        return "; ".join(
-            f"{units.plain(backend)}: "
-            + (
-                f"all {len({cell.family for cell in cells})} families"
-                if len(cells) == len(everywhere[backend]) > 1
-                else ", ".join(dict.fromkeys(_name(cell, mixed=mixed) for cell in cells))
-            )
-            for backend, cells in mine.items()
-        )
+        everything, mine = _by_column(matrix.cells), _by_column(self.cells)
+        local = {(size, precision) for _, size, precision in everything if size != OWN}
+        found: defaultdict[str, list[str]] = defaultdict(list)
+        for (backend, size, precision), cells in mine.items():
+            names = list(dict.fromkeys(about(cell.family)[0] for cell in cells))
+            whole = len(cells) == len(everything[backend, size, precision]) and len(names) > 1
+            shown = f"all {len(names)} families" if whole else ", ".join(names)
+            mixed = size == OWN or len(local) > 1
+            found[backend].append(f"{shown} ({units.plain(size)}, {precision})" if mixed else shown)
+        return "; ".join(f"{units.plain(backend)}: {', '.join(shown)}" for backend, shown in found.items())
 
 
-def _name(cell: MatrixCell, *, mixed: bool) -> str:
-    title = about(cell.family)[0]
-    return f"{title} ({units.plain(cell.size)}, {cell.precision})" if mixed else title
+def _by_column(cells: Iterable[MatrixCell]) -> dict[tuple[str, str, Precision], list[MatrixCell]]:
+    grouped: defaultdict[tuple[str, str, Precision], list[MatrixCell]] = defaultdict(list)
+    for cell in cells:
+        grouped[cell.backend, cell.size, cell.precision].append(cell)
+    return grouped
 
 
 def causes(matrix: Matrix) -> list[Cause]:

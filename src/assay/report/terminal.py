@@ -48,16 +48,8 @@ def _parts(matrix: Matrix, width: int) -> Iterator[RenderableType]:
         sentence = f" {cause.where(matrix)}. {cause.reason.rstrip('.')}.{looked_for}"
         yield Padding(Text.assemble(status_text(cause.status), sentence), (0, 0, 0, 2))
     yield from _figures(rows, columns, width)
-    for ref, backend, _ in grid.sessions(matrix.cells):
-        machine, software = ref.machine, ref.environment
-        packages = ", ".join(f"{name} {version}" for name, version in sorted(software.packages.items()))
-        yield Text(
-            units.plain(
-                f"{backend}: {ref.started_at[:16].replace('T', ' ')} on {machine.name} ({machine.processor}, "
-                f"{software.threads} threads); python {software.python}{', ' + packages if packages else ''}"
-            ),
-            style="dim",
-        )
+    for line in _environment(matrix):
+        yield Text(line, style="dim")
     if matrix.superseded:
         yield Text(f"{len(matrix.superseded)} superseded results are kept in matrix.json", style="dim")
     for warning in matrix.warnings:
@@ -73,7 +65,7 @@ def _status_tables(rows: Sequence[Row], columns: Sequence[str], width: int) -> I
     """A table for each size and precision; columns that do not fit go into another table below it."""
     for size, precision in dict.fromkeys((row.size, row.precision) for row in rows):
         members = [row for row in rows if (row.size, row.precision) == (size, precision)]
-        titles = [_row_title(row, members) for row in members]
+        titles = [_row_title(row) for row in members]
         cells = {name: [_place(row.cells.get(name, ())) for row in members] for name in columns}
         needed = {name: max(cell_len(name), *(_width(cell) for cell in cells[name])) for name in columns}
         first = min(max(_width(title) for title in titles), width // 3)
@@ -108,11 +100,8 @@ def _chunks(columns: Sequence[str], needed: Mapping[str, int], room: int) -> Ite
         yield chunk
 
 
-def _row_title(row: Row, members: Sequence[Row]) -> Text:
-    alone = sum(other.family == row.family for other in members) == 1
-    if row.checkpoint is None or (alone and row.checkpoint.source == "local"):
-        return Text(row.title)
-    return Text(f"{row.title}\n{units.plain(row.checkpoint.name)} {units.weights(row.checkpoint)}")
+def _row_title(row: Row) -> Text:
+    return Text(f"{row.title}\n{row.model}" if row.model else row.title)
 
 
 def _place(cells: Sequence[MatrixCell]) -> Text:
@@ -146,7 +135,7 @@ def _figures(rows: Sequence[Row], columns: Sequence[str], width: int) -> Iterato
             for name in columns:
                 for cell in row.cells.get(name, ()):
                     if cell.metrics:
-                        table.add_row(row.title if row.size == "tiny" else row.label, *_line(cell))
+                        table.add_row(_row_title(row), *_line(cell))
         if table.row_count:
             parts += [table, Text()]
     if parts:
@@ -174,3 +163,16 @@ def _quantity(metric: Metric | None) -> str:
 def headline(cell: MatrixCell) -> Metric | None:
     """The family's own figure: the first that is neither a time nor a size in bytes."""
     return next((metric for metric in cell.metrics.values() if metric.unit not in ("s", "B")), None)
+
+
+def _environment(matrix: Matrix) -> list[str]:
+    """A line for each machine, and one for each set of packages with the columns that share it."""
+    machines: dict[str, None] = {}
+    packages: dict[str, list[str]] = {}
+    for ref, backend, _ in grid.sessions(matrix.cells):
+        machine, software = ref.machine, ref.environment
+        machines[f"{machine.name}: {machine.processor}, {software.threads} threads, python {software.python}"] = None
+        held = ", ".join(f"{name} {version}" for name, version in sorted(software.packages.items()))
+        packages.setdefault(held or "no packages recorded", []).append(backend)
+    shared = [f"{', '.join(dict.fromkeys(backends))}: {held}" for held, backends in packages.items()]
+    return [units.plain(line) for line in (*machines, *shared)]

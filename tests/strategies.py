@@ -1,0 +1,152 @@
+"""Made-up records: cells with given evidence, and hypothesis strategies for session reports."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from hypothesis import strategies as st
+
+from assay.evidence import LAYERS
+from assay.schema import (
+    Cell,
+    Check,
+    CheckpointRef,
+    Environment,
+    Evidence,
+    Failure,
+    Layer,
+    Machine,
+    Metric,
+    Precision,
+    SessionReport,
+    Unavailability,
+    Workload,
+)
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+WORKLOADS = (Workload(name="measured", batch=1, length=16), Workload(name="padded", batch=3, length=9, padded=True))
+CPU = "Some Processor"
+
+
+def moment(seconds: float) -> str:
+    """So many seconds after the epoch of these tests."""
+    return (EPOCH + timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
+
+
+def checkpoint(name: str = "bert-tiny", source: str = "local") -> CheckpointRef:
+    """Another hash for every name."""
+    return CheckpointRef.model_validate(
+        {"sha256": hashlib.sha256(name.encode()).hexdigest(), "source": source, "name": name}
+    )
+
+
+def check(name: str, *, passed: bool | None = True, text: str | None = None) -> Check:
+    """A check that passed, failed, or (None) could not be judged."""
+    value = {True: 1e-7, False: 2.0, None: None}[passed]
+    return Check(name=name, value=value, bound=1e-6, text=text or f"{name} was looked at")
+
+
+def evidence(changed: Mapping[tuple[Layer, str], bool | None] | None = None) -> tuple[Evidence, ...]:
+    """Evidence of every layer, all of it passed but for the checks named; provenance not judged."""
+    changed = changed or {}
+    found = [
+        Evidence(layer=layer, checks=tuple(check(name, passed=changed.get((layer, name), True)) for name in names))
+        for layer, names in LAYERS.items()
+        if layer is not Layer.PROVENANCE
+    ]
+    return (*found, Evidence(layer=Layer.PROVENANCE, not_judged="not judged yet"))
+
+
+def cell(family: str = "bert", backend: str = "cpu", **changes: Any) -> Cell:
+    """A REAL cell, with these changes."""
+    metrics = {
+        "load_time": Metric(value=0.0123, unit="s"),
+        "latency": Metric(value=1.9e-3, unit="s", low=1.85e-3, high=1.95e-3, samples=200),
+        "peak_memory": Metric(value=123 * 2**20, unit="B"),
+        "tokens_per_second": Metric(value=8421.05, unit="tokens/s", samples=200, better="higher"),
+    }
+    values = {
+        "family": family, "backend": backend, "size": "tiny", "precision": "f32", "device": CPU,
+        "workloads": WORKLOADS, "checkpoint": checkpoint(f"{family}-tiny"), "evidence": evidence(), "metrics": metrics,
+        "samples": {"latency": (1.9e-3, 1.85e-3, 1.95e-3)}, "seconds": 3.2,
+    }  # fmt: skip
+    return Cell.model_validate(values | changes)
+
+
+def unavailable(family: str = "bert", backend: str = "cuda", **changes: Any) -> Cell:
+    """A cell whose hardware is absent."""
+    absent = Unavailability(reason="no NVIDIA driver", looked_for=("libcuda.so.1", "/dev/nvidia0"))
+    return Cell.model_validate(
+        {"family": family, "backend": backend, "size": "tiny", "precision": "f32", "unavailable": absent} | changes
+    )
+
+
+def failed(family: str = "bert", backend: str = "cpu", *, known: bool = False, **changes: Any) -> Cell:
+    """A cell that broke before (or, `known`, after) its checkpoint was known."""
+    failure = Failure(role="builder", phase="build", reason="killed by SIGSEGV", signal="SIGSEGV", log="one\ntwo\n")
+    nothing = {"evidence": (), "metrics": {}, "samples": {}, "failure": failure}
+    return cell(family, backend, **(nothing | ({} if known else {"checkpoint": None}) | changes))
+
+
+def report(*cells: Cell, session: str = "s1", start: float = 0.0, **changes: Any) -> SessionReport:
+    """A finished session with these cells."""
+    machine = Machine(name="box", system="Linux", processor=CPU, cores=2, memory=8 * 2**30)
+    environment = Environment(python="3.12.1", assay="0.1.0", packages={"torch": "2.13.0+cpu"}, threads=2)
+    values = {
+        "id": session, "backend": cells[0].backend if cells else "cpu", "started_at": moment(start),
+        "finished_at": moment(start + 60), "machine": machine, "environment": environment,
+        "planned": tuple(each.family for each in cells), "cells": cells,
+    }  # fmt: skip
+    return SessionReport.model_validate(values | changes)
+
+
+def on(machine: str, base: SessionReport | None = None) -> Machine:
+    """Another machine of the same make."""
+    return (base or report()).machine.model_copy(update={"name": machine})
+
+
+FAMILIES = ("bert", "clip")
+BACKENDS = ("cpu", "cuda")
+
+_kinds = st.sampled_from(("real", "mock", "open", "failed", "early", "unavailable", "blank"))
+
+
+@st.composite
+def cells(draw: st.DrawFn, backend: str) -> Cell:
+    """Any kind of cell, of few families, checkpoints, devices and times, so that keys collide."""
+    family = draw(st.sampled_from(FAMILIES))
+    changes: dict[str, Any] = {
+        "size": draw(st.sampled_from(("tiny", "tiny", "own"))),
+        "precision": draw(st.sampled_from((Precision.F32, Precision.F32, Precision.BF16))),
+        "started_at": draw(st.none() | st.integers(0, 5).map(moment)),
+    }
+    kind = draw(_kinds)
+    if kind in ("unavailable", "blank"):
+        found = unavailable(family, backend, **changes)
+        return found if kind == "unavailable" else found.model_copy(update={"unavailable": None})
+    source = "path" if changes["size"] == "own" else "local"
+    changes["device"] = draw(st.sampled_from(("one", "two")))
+    changes["checkpoint"] = checkpoint(draw(st.sampled_from(("red", "blue"))), source)
+    if kind == "early":
+        return failed(family, backend, **changes | {"checkpoint": None})
+    if kind == "failed":
+        return failed(family, backend, known=True, **changes)
+    verdict = {"real": True, "mock": False, "open": None}[kind]
+    return cell(family, backend, **changes, evidence=evidence({(Layer.AGREEMENT, "follows_inputs"): verdict}))
+
+
+@st.composite
+def reports(draw: st.DrawFn) -> SessionReport:
+    """A report of one of few sessions; two of the same session may differ."""
+    backend = draw(st.sampled_from(BACKENDS))
+    machine = draw(st.sampled_from(("box", "tower")))
+    return report(
+        *draw(st.lists(cells(backend), max_size=4)),
+        session=draw(st.sampled_from("abcdefgh")),
+        start=draw(st.integers(0, 5)),
+        backend=backend,
+        machine=on(machine),
+    )

@@ -1,0 +1,345 @@
+"""Merging: a pure function of the set of reports, and files that are refused by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assay.errors import UsageError
+from assay.merge import merge, read, read_matrix
+from assay.schema import Cell, Layer, Matrix, MatrixCell, Precision, SessionReport, Status
+from tests import strategies as make
+
+FAMILIES, BACKENDS = make.FAMILIES, make.BACKENDS
+several = st.lists(make.reports(), max_size=6)
+
+
+def merged(*reports: SessionReport) -> Matrix:
+    return merge(reports, FAMILIES, BACKENDS)
+
+
+def at(matrix: Matrix, family: str = "bert", backend: str = "cpu", size: str = "tiny") -> list[MatrixCell]:
+    """The cells of one place."""
+    return [each for each in matrix.cells if (each.family, each.backend, each.size) == (family, backend, size)]
+
+
+def sessions(cells: Sequence[MatrixCell]) -> list[str]:
+    return [cell.session.id for cell in cells if cell.session]
+
+
+# Properties
+
+
+@given(several, st.randoms(use_true_random=False))
+def test_order_and_copies_change_nothing(reports: list[SessionReport], random: Any) -> None:
+    shuffled = [*reports, *random.choices(reports, k=3)] if reports else []
+    random.shuffle(shuffled)
+    assert merged(*shuffled) == merged(*reports)
+
+
+@given(several, several)
+def test_unions_may_be_taken_in_any_order(left: list[SessionReport], right: list[SessionReport]) -> None:
+    assert merged(*left, *right) == merged(*right, *left) == merged(*right, *left, *right)
+
+
+@given(several)
+def test_nothing_is_lost_and_nothing_is_made_up(reports: list[SessionReport]) -> None:
+    matrix = merged(*reports)
+    kept = {(cell.session.id, json.dumps(observed(cell))) for cell in whole(matrix) if cell.session}
+    largest = {report.id: max(len(each.cells) for each in reports if each.id == report.id) for report in reports}
+    assert len([cell for cell in whole(matrix) if cell.session]) == sum(largest.values())
+    made = {(report.id, json.dumps(observed(cell))) for report in reports for cell in report.cells}
+    assert kept <= made
+
+
+@given(several)
+def test_no_place_is_empty_or_shown_twice(reports: list[SessionReport]) -> None:
+    matrix = merged(*reports)
+    for family in FAMILIES:
+        for backend in BACKENDS:
+            assert any((cell.family, cell.backend) == (family, backend) for cell in matrix.cells)
+    keys = [
+        (cell.family, cell.backend, cell.size, cell.precision, cell.checkpoint and cell.checkpoint.sha256,
+         cell.workloads, cell.device, cell.session.machine.name if cell.session and not cell.checkpoint else "")
+        for cell in matrix.cells
+    ]  # fmt: skip
+    assert len(keys) == len(set(keys))
+
+
+@given(several)
+def test_absence_never_covers_a_judged_cell(reports: list[SessionReport]) -> None:
+    matrix = merged(*reports)
+    places = {(cell.family, cell.backend, cell.size, cell.precision) for cell in whole(matrix) if judged(cell)}
+    for cell in matrix.cells:
+        place = (cell.family, cell.backend, cell.size, cell.precision)
+        if cell.session and not judged(cell):
+            assert place not in places
+    shown = {(cell.family, cell.backend, cell.size, cell.precision) for cell in matrix.cells if judged(cell)}
+    assert shown == places
+
+
+@given(several)
+def test_a_matrix_survives_its_file(reports: list[SessionReport]) -> None:
+    matrix = merged(*reports)
+    assert Matrix.model_validate_json(matrix.model_dump_json()) == matrix
+
+
+def whole(matrix: Matrix) -> tuple[MatrixCell, ...]:
+    return (*matrix.cells, *matrix.superseded)
+
+
+def observed(cell: Cell) -> dict[str, Any]:
+    return cell.model_dump(mode="json", include=set(Cell.model_fields))
+
+
+def judged(cell: Cell) -> bool:
+    return bool(cell.evidence) or cell.failure is not None
+
+
+# Which cell is shown
+
+
+def test_the_newest_wins_and_the_other_is_kept() -> None:
+    matrix = merged(make.report(make.cell(), session="new", start=9), make.report(make.cell(), session="old"))
+    assert sessions(at(matrix)) == ["new"]
+    assert sessions(matrix.superseded) == ["old"]
+
+
+def test_a_newer_bad_result_is_shown_too() -> None:
+    mock = make.cell(evidence=make.evidence({(Layer.AGREEMENT, "follows_inputs"): False}))
+    matrix = merged(make.report(mock, session="new", start=9), make.report(make.cell(), session="old"))
+    assert [cell.status for cell in at(matrix)] == [Status.MOCK]
+    matrix = merged(make.report(make.failed(known=True), session="new", start=9), make.report(make.cell()))
+    assert [cell.status for cell in at(matrix)] == [Status.FAILED]
+
+
+def test_of_the_same_moment_the_later_session_id_wins() -> None:
+    matrix = merged(make.report(make.cell(), session="b"), make.report(make.cell(), session="a"))
+    assert sessions(at(matrix)) == ["b"]
+
+
+def test_times_of_other_zones_are_compared_as_times() -> None:
+    early = make.cell(started_at="2026-01-01T12:00:00+05:00")
+    late = make.cell(started_at="2026-01-01T08:00:00Z")
+    matrix = merged(make.report(late, session="late"), make.report(early, session="early"))
+    assert sessions(at(matrix)) == ["late"]
+
+
+def test_other_devices_and_workloads_stand_beside_each_other() -> None:
+    matrix = merged(
+        make.report(make.cell(device="one"), session="1"), make.report(make.cell(device="two"), session="2"),
+        make.report(make.cell(workloads=make.WORKLOADS[:1]), session="3"),
+    )  # fmt: skip
+    assert sorted(sessions(at(matrix))) == ["1", "2", "3"]
+    assert not matrix.superseded
+
+
+def test_absence_on_a_newer_machine_covers_nothing() -> None:
+    run = make.report(make.cell(backend="cuda"), session="run", machine=make.on("gpu"))
+    absent = make.report(make.unavailable(), session="absent", start=99, machine=make.on("laptop"))
+    matrix = merged(run, absent)
+    assert [cell.status for cell in at(matrix, backend="cuda")] == [Status.REAL]
+    assert sessions(matrix.superseded) == ["absent"]
+
+
+def test_absence_is_one_cell_whatever_rows_it_stands_in() -> None:
+    other = make.report(make.cell(checkpoint=make.checkpoint("other")), session="s2")
+    matrix = merged(make.report(make.cell()), other, make.report(make.unavailable(), session="s3"))
+    assert [cell.status for cell in at(matrix, backend="cuda")] == [Status.UNAVAILABLE]
+
+
+def test_an_early_failure_speaks_for_its_own_machine_alone() -> None:
+    here = make.report(make.cell(), session="here")
+    there = make.report(make.cell(device="other"), session="there", machine=make.on("tower"))
+    broken = make.report(make.failed(), session="broken", start=9)
+    matrix = merged(here, there, broken)
+    assert {cell.session.id: cell.status for cell in at(matrix) if cell.session} == {
+        "there": Status.REAL, "broken": Status.FAILED,
+    }  # fmt: skip
+    assert sessions(matrix.superseded) == ["here"]
+    mended = make.report(make.cell(), session="mended", start=20)
+    assert set(sessions(at(merged(here, there, broken, mended)))) == {"there", "mended"}
+
+
+def test_an_early_failure_does_not_cover_the_same_device_elsewhere() -> None:
+    real = make.report(make.cell(), session="real")
+    broken = make.report(make.failed(), session="broken", start=9, machine=make.on("tower"))
+    assert Status.REAL in [cell.status for cell in at(merged(real, broken))]
+
+
+def test_an_early_failure_of_one_of_the_users_checkpoints_covers_no_other() -> None:
+    own = make.checkpoint("mine", "path")
+    real = make.report(make.cell(size="own", checkpoint=own), session="real")
+    broken = make.report(make.failed(size="own"), session="broken", start=9)
+    assert {cell.status for cell in at(merged(real, broken), size="own")} == {Status.REAL, Status.FAILED}
+
+
+def test_of_two_copies_of_a_session_the_fuller_then_the_later_counts() -> None:
+    half = make.report(make.cell(), finished_at=None)
+    full = make.report(make.cell(), make.cell("clip"))
+    assert merged(half, full) == merged(full)
+    assert merged(make.report(make.cell(), finished_at=make.moment(99)), half) == merged(
+        make.report(make.cell(), finished_at=make.moment(99))
+    )
+
+
+# Cells that nobody ran, and order
+
+
+def test_with_nothing_everything_is_pending() -> None:
+    matrix = merged()
+    assert [(cell.family, cell.backend) for cell in matrix.cells] == [
+        ("bert", "cpu"), ("bert", "cuda"), ("clip", "cpu"), ("clip", "cuda"),
+    ]  # fmt: skip
+    assert {(cell.status, cell.size, cell.precision) for cell in matrix.cells} == {
+        (Status.PENDING, "tiny", Precision.F32)
+    }
+
+
+def test_a_user_checkpoint_gets_its_own_row_and_no_other_family_does() -> None:
+    own = make.cell(size="own", checkpoint=make.checkpoint("mine", "path"))
+    matrix = merged(make.report(own), make.report(make.cell(), session="s2"))
+    assert [(cell.family, cell.size, cell.backend, cell.status) for cell in matrix.cells] == [
+        ("bert", "tiny", "cpu", Status.REAL), ("bert", "tiny", "cuda", Status.PENDING),
+        ("bert", "own", "cpu", Status.REAL), ("bert", "own", "cuda", Status.PENDING),
+        ("clip", "tiny", "cpu", Status.PENDING), ("clip", "tiny", "cuda", Status.PENDING),
+    ]  # fmt: skip
+    assert at(matrix, backend="cuda", size="own")[0].checkpoint == own.checkpoint
+
+
+def test_rows_and_columns_that_are_not_installed_here_follow() -> None:
+    matrix = merged(make.report(make.cell("bert", "abacus"), make.cell("aardvark", "abacus")))
+    assert list(dict.fromkeys(cell.family for cell in matrix.cells)) == ["bert", "clip", "aardvark"]
+    assert [cell.backend for cell in matrix.cells][:3] == ["cpu", "cuda", "abacus"]
+    assert len(matrix.cells) == 9
+
+
+# Warnings
+
+
+def test_test_models_that_differ_are_apart_and_named() -> None:
+    red, blue = make.checkpoint("red"), make.checkpoint("blue")
+    matrix = merged(
+        make.report(make.cell(checkpoint=red)), make.report(make.cell(backend="cuda", checkpoint=blue), session="s2")
+    )
+    (warning,) = matrix.warnings
+    for word in ("bert", "tiny", f"{red.sha256[:8]} in cpu", f"{blue.sha256[:8]} in cuda"):
+        assert word in warning
+    assert [cell.status for cell in matrix.cells if cell.family == "bert"].count(Status.PENDING) == 2
+
+
+def test_user_checkpoints_may_differ() -> None:
+    cells = [make.cell(size="own", checkpoint=make.checkpoint(name, "path")) for name in ("red", "blue")]
+    assert not merged(make.report(*cells)).warnings
+
+
+def test_columns_with_another_torch_are_named_but_not_other_builds_of_it() -> None:
+    def session(backend: str, version: str) -> SessionReport:
+        environment = make.report().environment.model_copy(update={"packages": {"torch": version}})
+        return make.report(make.cell(backend=backend), session=backend, environment=environment)
+
+    assert not merged(session("cpu", "2.13.0+cpu"), session("cuda", "2.13.0")).warnings
+    (warning,) = merged(session("cpu", "2.12.0"), session("cuda", "2.13.0")).warnings
+    assert warning == "torch differs between columns: 2.12.0 in cpu; 2.13.0 in cuda"
+
+
+# Files
+
+
+def write(path: Path, report: SessionReport | Matrix, **changes: Any) -> Path:
+    data = json.loads(report.model_dump_json()) | changes
+    path.write_text(json.dumps(data), encoding="utf-8")
+    return path
+
+
+def test_files_and_folders_are_read_once(tmp_path: Path) -> None:
+    report = make.report(make.cell())
+    path = write(tmp_path / "a.json", report)
+    (tmp_path / "notes.txt").write_text("not mine")
+    assert read([tmp_path, path, tmp_path]) == ([report], [])
+
+
+def test_a_tampered_status_is_ignored(tmp_path: Path) -> None:
+    mock = make.cell(evidence=make.evidence({(Layer.WEIGHTS, "follows_weights"): False}))
+    data = json.loads(make.report(mock).model_dump_json())
+    data["cells"][0]["status"] = "REAL"
+    for layer in data["cells"][0]["evidence"]:
+        layer["verdict"] = "passed"
+        for check in layer["checks"]:
+            check["verdict"] = "passed"
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(data))
+    reports, problems = read([path])
+    assert not problems
+    assert [cell.status for cell in at(merged(*reports))] == [Status.MOCK]
+
+
+def broken(data: dict[str, Any], *path: Any, value: Any) -> bytes:
+    place = data
+    for part in path[:-1]:
+        place = place[part]
+    place[path[-1]] = value
+    return json.dumps(data).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is not JSON, or was cut off"),
+        (b"\xff\xfe\x00", "is not UTF-8 text"),
+        (b"[1, 2", "is not JSON, or was cut off"),
+        (b"[" * 100_000, "is not JSON that can be read"),
+        (b"[]", "is not a session report of assay"),
+        (b'{"name": "package"}', "it has no schema_version"),
+        (b'{"schema_version": 2}', "schema_version 2 is newer than this assay reads (1)"),
+        (b'{"schema_version": "1"}', "schema_version: should be a whole number"),
+        (b'{"schema_version": 1}', "is not a session report"),
+        (b'{"schema_version": 1, "planned": [], "seconds": NaN}', "NaN"),
+        (lambda data: json.dumps(data).encode()[:-50], "was cut off"),
+        (lambda data: broken(data, "cells", 0, "metrics", "latency", "value", value="fast"),
+         "cells[0].metrics.latency.value: "),
+        (lambda data: broken(data, "cells", 0, "metrics", "latency", "colour", value="red"),
+         "cells[0].metrics.latency.colour: unknown key"),
+        (lambda data: broken(data, "cells", 0, "evidence", 1, "checks", 0, "value", value=1e999), "NaN|Infinity"),
+        (lambda data: broken(data, "cells", 0, "checkpoint", "sha256", value="abc"), "cells[0].checkpoint.sha256: "),
+        (lambda data: broken(data, "started_at", value="yesterday"), "started_at: "),
+        (lambda data: broken(data, "started_at", value="2026-01-01"), "started_at: must name its time zone"),
+        (lambda data: broken(data, "schema_version", value=0), "schema_version: "),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_named_and_skipped(tmp_path: Path, content: Any, reason: str) -> None:
+    good = make.report(make.cell())
+    if callable(content):
+        content = content(json.loads(make.report(make.cell(), session="s2").model_dump_json()))
+    (tmp_path / "bad.json").write_bytes(content)
+    write(tmp_path / "good.json", good)
+    reports, problems = read([tmp_path])
+    assert reports == [good]
+    (problem,) = problems
+    assert problem.path == tmp_path / "bad.json"
+    assert "\n" not in problem.reason
+    assert any(part in problem.reason for part in reason.split("|"))
+
+
+def test_a_matrix_is_no_session_report_and_the_other_way_round(tmp_path: Path) -> None:
+    report = make.report(make.cell())
+    matrix = write(tmp_path / "matrix.json", merged(report))
+    session = write(tmp_path / "session.json", report)
+    assert [str(problem) for problem in read([matrix])[1]] == [f"{matrix}: is not a session report but a matrix"]
+    with pytest.raises(UsageError, match="is not a matrix but a session report"):
+        read_matrix(session)
+    with pytest.raises(UsageError, match="no such file"):
+        read_matrix(tmp_path / "nothing.json")
+    assert read_matrix(matrix) == merged(report)
+
+
+def test_a_path_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
+    ((problem,), reports) = (read([tmp_path / "none.json"])[1], read([tmp_path / "none.json"])[0])
+    assert not reports
+    assert problem.reason == "cannot be read: No such file or directory"
