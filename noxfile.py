@@ -1,82 +1,86 @@
-"""One isolated environment per backend, one harness in each, one matrix of all.
+"""One isolated environment per backend, one status matrix.
 
-    nox                                    every backend, then the matrix
-    nox -s cuda                            one backend, merged with what is already there
-    nox -s openvino -- --family bert       arguments for `assay run`
-    nox -s tests                           the tests, in an environment with all CPU runtimes
+Commands:
+    nox                               every backend, then the matrix: reports/STATUS.md, reports/matrix.json
+    nox -s cuda                       one backend, merged with the reports that are already there
+    nox -s openvino -- --family bert  everything after -- goes to `assay run`
+    nox -R                            the same again in the environments as they are
+    nox -s tests -- -k merge          everything after -- goes to pytest
 """
 
 from __future__ import annotations
 
 import functools
-import json
+import http.client
 import os
 import re
+import shutil
 import sys
 import tempfile
-import urllib.error
+import threading
 import urllib.request
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import nox
 
-nox.needs_version = ">=2025.5"
-nox.options.default_venv_backend = "uv|virtualenv"
-nox.options.reuse_venv = "yes"
-
 ROOT = Path(__file__).parent
 ENVS = ROOT / "envs"
-ORDER = ["cpu", "cuda", "openvino", "onnxruntime"]
-BACKENDS = sorted((file.stem for file in ENVS.glob("*.txt")), key=lambda name: (*ORDER, name).index(name))
-"""The backends are the files of `envs/`."""
+PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+BACKENDS = sorted(path.stem for path in ENVS.glob("*.txt"))
+EVERYTHING = ENVS / "cuda.txt"
+"""Agrees with the other files where they overlap, and pins what the CUDA build of torch brings besides."""
 
-TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-CUDA_PACKAGES = re.compile(r"^(nvidia-(?!ml-py)|cuda-|triton)")
-"""What the CUDA build of torch brings with it, by name."""
+TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
+PATIENCE = 3.0
+"""Seconds that the index above has to answer."""
+CUDA_PACKAGE = re.compile(r"(?!nvidia-ml-py\b)(nvidia-|cuda-|triton\b)")
+"""What the CUDA build of torch depends on, and nothing else does."""
+
+nox.needs_version = ">=2026.10.20"
+nox.options.default_venv_backend = "uv|virtualenv"
 
 
-def _backend(name: str, title: str) -> None:
+def backend_session(name: str) -> Callable[[nox.Session], None]:
+    """The session of one backend."""
+
     def run(session: nox.Session) -> None:
-        session.notify("matrix", posargs=[])  # first, so that the matrix is merged also when this session fails
-        session.install("-e", ".")
-        available = _device_is_there(session, name)
-        if available:
-            _install(session, f"envs/{name}.txt", cpu=name != "cuda")
+        # First of all, so that the merge runs last whatever happens here, and never with this session's arguments.
+        session.notify("matrix", posargs=[])
+        pins = ENVS / f"{name}.txt"
+        install(session, "-e", ".", "-c", pins)
+        if device_found(session, name):
+            install_runtime(session, pins)
         session.run("assay", "run", "--backend", name, *session.posargs)
 
-    run.__doc__ = f"Run the harness on {title}; arguments after -- go to `assay run`."
-    nox.session(name=name, tags=["backend"])(run)
+    run.__doc__ = f"Run every model family on the {name} backend."
+    return run
 
 
-TITLES = {
-    "cpu": "CPU torch", "cuda": "CUDA torch", "openvino": "OpenVINO (ONNX export)",
-    "onnxruntime": "ONNX Runtime (ONNX export)",
-}  # fmt: skip
 for _name in BACKENDS:
-    _backend(_name, TITLES.get(_name, _name))
+    nox.session(name=_name, tags=["backend"])(backend_session(_name))
 
 
 @nox.session
 def matrix(session: nox.Session) -> None:
-    """Merge all session reports into one matrix: reports/matrix.json and reports/STATUS.md."""
-    session.install("-e", ".")
+    """Merge all session reports into the status matrix."""
+    install(session, "-e", ".", "-c", EVERYTHING)
     session.run("assay", "merge", "reports/sessions", "--output", "reports")
 
 
 @nox.session(default=False)
 def tests(session: nox.Session) -> None:
-    """Run the tests in an environment that holds all CPU runtimes; arguments go to pytest."""
-    session.install("-e", ".")
-    _install(session, "envs/openvino.txt", "envs/onnxruntime.txt", cpu=True)
-    session.install(*nox.project.dependency_groups(_project(), "test"))
-    session.install("--no-deps", *nox.project.dependency_groups(_project(), "test-data"))
+    """Run the tests where all CPU runtimes are installed."""
+    install(session, "-e", ".", *group("test"), "-c", EVERYTHING)
+    install_runtime(session, ENVS / "openvino.txt", ENVS / "onnxruntime.txt")
+    install(session, "--no-deps", *group("checkpoints"))
     session.run("pytest", *session.posargs)
 
 
 @nox.session(default=False)
 def lint(session: nox.Session) -> None:
-    """Check style and types: ruff, mypy (strict)."""
-    session.install("-e", ".", *nox.project.dependency_groups(_project(), "lint"))
+    """Check style, format and types."""
+    install(session, "-e", ".", *group("lint"), "-c", EVERYTHING)
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy")
@@ -84,70 +88,99 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def lock(session: nox.Session) -> None:
-    """Pin envs/*.txt anew from the extras in pyproject.toml."""
-    session.install(*nox.project.dependency_groups(_project(), "lock"))
+    """Resolve pyproject.toml into the pins of envs/; `-- --upgrade` moves what it leaves open."""
+    install(session, *group("lock"))
     with tempfile.TemporaryDirectory() as folder:
-        everything = Path(folder) / "all.txt"
-        _compile(session, *[word for name in BACKENDS for word in ("--extra", name)], "-o", str(everything))
-        excluded = Path(folder) / "excluded.txt"
-        names = [line.partition("==")[0] for line in everything.read_text().splitlines() if CUDA_PACKAGES.match(line)]
-        excluded.write_text("\n".join(names) + "\n")
-        for name in BACKENDS:
-            target = ENVS / f"{name}.txt"
-            target.write_text("")  # old pins would be preferred
-            without = () if name == "cuda" else ("--excludes", str(excluded))
-            _compile(session, "--extra", name, "-c", str(everything), *without, "-o", str(target))
+        # All extras in one resolution first: whatever two files share then has one version.
+        everything, cuda = Path(folder, "everything.txt"), Path(folder, "without.txt")
+        write(everything, sorted({pin for path in ENVS.glob("*.txt") for pin in pinned(path)}))
+        compile_pins(session, everything, "--all-extras", *session.posargs)
+        write(cuda, (pin for pin in pinned(everything) if CUDA_PACKAGE.match(pin)))
+        for name in PYPROJECT["project"]["optional-dependencies"]:
+            pins = Path(folder, f"{name}.txt")
+            write(pins, pinned(everything))
+            compile_pins(session, pins, "--extra", name, *(() if name == "cuda" else ("--excludes", cuda)))
+            shutil.copyfile(pins, ENVS / pins.name)
 
 
-def _compile(session: nox.Session, *arguments: str) -> None:
+def compile_pins(session: nox.Session, output: Path, *options: str | Path) -> None:
+    """Pin what the options ask of pyproject.toml, for all platforms and Pythons; what the file pins already stays."""
     session.run(
-        "uv", "pip", "compile", "pyproject.toml", "--universal", "--python-version", "3.11", "--no-annotate",
-        "--no-emit-index-url", "--custom-compile-command", "nox -s lock", "--quiet", *arguments,
-        silent=True,
+        "uv", "pip", "compile", "pyproject.toml", "--universal", "--python-version", "3.11",
+        "--fork-strategy", "fewest", "--quiet", "--output-file", output, *options,
+        # Of the package index alone: a local wheel or torch's own index would leave its mark in the pins.
+        env={"UV_CUSTOM_COMPILE_COMMAND": "nox -s lock", "UV_FIND_LINKS": None, "UV_TORCH_BACKEND": None},
     )  # fmt: skip
 
 
-def _project() -> dict[str, object]:
-    return nox.project.load_toml(ROOT / "pyproject.toml")
+def write(path: Path, lines: Iterable[str]) -> None:
+    """Write a requirements file."""
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def _device_is_there(session: nox.Session, name: str) -> bool:
-    """Ask assay, which needs nothing heavy for it; without a device the heavy part is not installed."""
-    found = session.run("assay", "doctor", "--json", silent=True)
-    diagnoses = {diagnosis["backend"]: diagnosis for diagnosis in json.loads(str(found))}
-    available: bool = diagnoses[name]["available"]
-    if not available:
-        session.log(f"{diagnoses[name]['reason']}: {name}.txt is not installed")
-    return available
+def pinned(path: Path) -> list[str]:
+    """The lines of a requirements file that pin something."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.lstrip().startswith("#")]
 
 
-def _install(session: nox.Session, *files: str, cpu: bool) -> None:
-    """Install pinned files; for a CPU column with torch's CPU build wherever it can be had.
+def group(name: str) -> tuple[str, ...]:
+    """The requirements of a dependency group."""
+    return nox.project.dependency_groups(PYPROJECT, name)
 
-    Where only PyPI can be reached, torch is its CUDA build on Linux, and `envs/cuda.txt` pins what that needs.
+
+def install(session: nox.Session, *arguments: str | Path) -> None:
+    """Install with pip or uv, under the same settings.
+
+    uv reads none of pip's, and would fetch torch's CUDA build past a user's local wheels. Bytecode is left to the
+    first import: compiling all of torch and transformers takes pip longer than unpacking them.
     """
-    env = _uv_settings()
-    if cpu and sys.platform == "linux" and not _has_torch(session) and _reachable(f"{TORCH_CPU_INDEX}/torch/"):
-        (torch,) = [line for line in (ROOT / files[0]).read_text().splitlines() if line.startswith("torch==")]
-        session.install("--no-deps", "--index-url", TORCH_CPU_INDEX, torch, env=env)
-    session.install(*[word for file in files for word in ("-r", file)], "-c", "envs/cuda.txt", env=env)
+    handed_on = {
+        f"UV_{name}": os.environ[f"PIP_{name}"]
+        for name in ("FIND_LINKS", "INDEX_URL", "EXTRA_INDEX_URL")
+        if f"PIP_{name}" in os.environ and f"UV_{name}" not in os.environ
+    }
+    if "UV_EXTRA_INDEX_URL" in handed_on:
+        handed_on["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # as pip does: all indexes count alike
+    session.install("--no-compile", *map(str, arguments), env=handed_on)
 
 
-def _has_torch(session: nox.Session) -> bool:
-    return any(Path(session.virtualenv.location).glob("lib/python*/site-packages/torch-*.dist-info"))
+def device_found(session: nox.Session, backend: str) -> bool:
+    """Whether the backend's device can be there at all, asked of the light package."""
+    question = f"from assay.doctor import diagnose; print(diagnose({backend!r}).available)"
+    return "True" in str(session.run("python", "-c", question, silent=True, log=False))
+
+
+def install_runtime(session: nox.Session, *pins: Path) -> None:
+    """Install pinned files; torch as its CPU build wherever that can be had, unless the CUDA build is asked for."""
+    torch = next(pin for pin in pinned(pins[0]) if pin.startswith("torch=="))
+    unwanted: Iterable[str] = ()
+    if EVERYTHING in pins:
+        unwanted = (f"torch!={torch.removeprefix('torch==')}+cpu",)  # a user's local wheels may offer it
+    elif needs_cpu_index():
+        install(session, "--no-deps", "--index-url", TORCH_INDEX, torch)
+    # Constrained: should torch come as the CUDA build after all, then with the pins of that.
+    install(session, *(f"--requirement={path}" for path in pins), *unwanted, "-c", EVERYTHING)
 
 
 @functools.cache
-def _reachable(url: str) -> bool:
-    """Whether an index answers within three seconds; asked once a run."""
-    try:
-        with urllib.request.urlopen(url, timeout=3):
-            return True
-    except (urllib.error.URLError, OSError):
+def needs_cpu_index() -> bool:
+    """Whether torch's CPU build is on an index of its own, as on Linux, and that index answers in time.
+
+    Asked once, in a thread: a name server that is not there outlasts the socket's own time limit.
+    """
+    answers: list[int] = []
+
+    def ask() -> None:
+        try:
+            with urllib.request.urlopen(f"{TORCH_INDEX}/torch/", timeout=PATIENCE) as answer:  # noqa: S310 (https)
+                answers.append(answer.status)
+        except (OSError, http.client.HTTPException):
+            return
+
+    if sys.platform != "linux":
         return False
-
-
-def _uv_settings() -> dict[str, str]:
-    """uv reads none of pip's settings: the user's own wheels and indexes are handed on."""
-    names = {"PIP_FIND_LINKS": "UV_FIND_LINKS", "PIP_INDEX_URL": "UV_DEFAULT_INDEX", "PIP_EXTRA_INDEX_URL": "UV_INDEX"}
-    return {theirs: os.environ[ours] for ours, theirs in names.items() if ours in os.environ}
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    return bool(answers)

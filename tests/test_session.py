@@ -101,9 +101,7 @@ def test_missing_software_is_failed_and_not_unavailable(assay: Assay, tmp_path: 
         ("torch-inside", Status.FALLBACK, Layer.PLACEMENT),
     ],
 )
-def test_impostors_are_caught(
-    assay: Assay, tmp_path: Path, impostor: str, status: Status, layer: Layer
-) -> None:
+def test_impostors_are_caught(assay: Assay, tmp_path: Path, impostor: str, status: Status, layer: Layer) -> None:
     done = assay("run", "--backend", impostor, "--family", "bert", "--reports", tmp_path)
     assert done.returncode == 1, done.stderr
     (cell,) = report_in(tmp_path / "sessions").cells

@@ -216,6 +216,9 @@ def _merge(arguments: argparse.Namespace) -> int:
     from assay.files import write_atomically
     from assay.report import markdown
 
+    if not any(path.exists() for path in arguments.paths):
+        missing = ", ".join(map(str, arguments.paths))
+        raise UsageError(f"{missing}: no such file or folder; `assay run --backend cpu` writes reports/sessions")
     reports, problems = merging.read(arguments.paths)
     for problem in problems:
         print(f"assay: skipped {problem}", file=sys.stderr)
@@ -254,15 +257,16 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
     diagnoses = examine()
     if arguments.json:
-        print(json.dumps([asdict(each) for each in diagnoses], indent=1))
+        print(json.dumps([{**asdict(each), "ready": each.ready} for each in diagnoses], indent=1))
         return OK
     for each in diagnoses:
-        glyph = "✔ can run    " if each.available else "✘ cannot run "
-        print(f"{glyph} {each.backend}: {each.reason}")
-        for device in each.devices:
-            print(f"                device: {device}")
-        for missing in each.looked_for:
-            print(f"                looked for: {missing}")
+        verdict = "✔ ready" if each.ready else "! incomplete" if each.available else "✘ cannot run"
+        print(f"{verdict:<13} {each.backend}: {each.reason}")
+        lines = [f"looked for: {what}" for what in each.looked_for]
+        if each.missing:
+            lines.append(f"not installed here: {', '.join(each.missing)}; `{each.remedy}` has an environment for it")
+        for line in lines:
+            print(f"{'':<13}   {line}")
     return OK
 
 

@@ -1,10 +1,15 @@
-"""Which devices are here: found cheaply, without a heavy import and without a CUDA context."""
+"""Which devices are here, without a heavy import and without a CUDA context.
+
+CUDA is asked about through NVML, the driver's management library: it counts devices without
+initialising CUDA, so that a process may still fork or hide devices afterwards.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,123 +17,40 @@ from typing import Any
 import psutil
 
 from assay.errors import Unavailable
-from assay.machine import processor
+from assay.machine import processor, threads
 
 MINIMUM_DRIVER_CUDA = (13, 0)
-"""The least CUDA version that the driver must support: that of `nvidia-cuda-runtime` in envs/cuda.txt."""
+"""The CUDA version that the driver must support: `cuda-toolkit` in `envs/cuda.txt`, which the pinned torch asks for.
 
-_WSL = ("dev/dxg", "usr/lib/wsl/lib")
+Its minor version is the toolkit's; a driver for an older minor version of the same major one runs it too."""
+MINIMUM_CAPABILITY = (7, 5)
+"""The oldest compute capability that CUDA 13, and so the pinned torch, has code for: Turing."""
+
+NVML = "nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1"
+CUDA = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
 
 @dataclass(frozen=True)
 class Device:
-    """A device that a backend can be told to use.
+    """A device that a backend can use.
 
     Attributes:
         kind: `cpu` or `cuda`.
-        index: its number, as the runtime counts.
-        name: the model.
-        memory: bytes; None where it is not known.
-        detail: driver and version, for reports.
+        index: its number among the devices of its kind that this process may use.
+        name: its model.
+        memory: in bytes; None where nobody knows.
+        detail: what else is known, in words.
     """
 
     kind: str
     index: int
     name: str
     memory: int | None = None
-    detail: Mapping[str, str] = field(default_factory=dict)
-
-
-def cpu_device() -> Device:
-    """The processor."""
-    return Device(kind="cpu", index=0, name=processor(), memory=psutil.virtual_memory().total)
-
-
-def cuda_devices(root: Path = Path("/"), nvml: Any = None) -> tuple[Device, ...]:
-    """The NVIDIA devices that torch could use, counted as torch counts them (`CUDA_VISIBLE_DEVICES`).
-
-    Args:
-        root: where device nodes and `/proc` are looked for.
-        nvml: the NVML binding; `pynvml` when None.
-
-    Raises:
-        Unavailable: with what was looked for, and what was found of it.
-    """
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None and visible.strip() in ("", "-1"):
-        raise Unavailable(
-            f"no CUDA device: CUDA_VISIBLE_DEVICES={visible!r} hides all of them", _looked_for(root, "not asked")
-        )
-    if nvml is None:
-        import pynvml
-
-        nvml = pynvml
-    try:
-        nvml.nvmlInit()
-    except nvml.NVMLError as error:
-        reason = "no CUDA device: the NVIDIA driver library does not answer"
-        raise Unavailable(reason, _looked_for(root, f"NVML: {error}")) from error
-    try:
-        return _visible(_devices(root, nvml), visible)
-    finally:
-        nvml.nvmlShutdown()
-
-
-def _devices(root: Path, nvml: Any) -> tuple[Device, ...]:
-    driver = _text(nvml.nvmlSystemGetDriverVersion())
-    number = nvml.nvmlSystemGetCudaDriverVersion_v2()
-    supported = (number // 1000, number % 1000 // 10)
-    found = f"driver {driver}, which supports CUDA {supported[0]}.{supported[1]}"
-    count = nvml.nvmlDeviceGetCount()
-    if count == 0:
-        raise Unavailable("no CUDA device: the driver counts none", _looked_for(root, found))
-    if supported < MINIMUM_DRIVER_CUDA:
-        needed = ".".join(map(str, MINIMUM_DRIVER_CUDA))
-        raise Unavailable(f"the driver is too old: torch needs CUDA {needed} here", _looked_for(root, found))
-    handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(count)]
-    return tuple(
-        Device(
-            kind="cuda", index=index, name=_text(nvml.nvmlDeviceGetName(handle)),
-            memory=int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
-            detail={"driver": driver, "uuid": _text(nvml.nvmlDeviceGetUUID(handle))},
-        )
-        for index, handle in enumerate(handles)
-    )  # fmt: skip
-
-
-def _visible(devices: tuple[Device, ...], visible: str | None) -> tuple[Device, ...]:
-    """The devices that `CUDA_VISIBLE_DEVICES` names, renumbered as torch will see them."""
-    if visible is None:
-        return devices
-    chosen = []
-    for entry in (each.strip() for each in visible.split(",")):
-        named = [each for each in devices if entry == str(each.index) or each.detail["uuid"].startswith(entry)]
-        if not named:
-            break  # CUDA ignores an entry that does not exist, and all that follow
-        chosen.append(named[0])
-    if not chosen:
-        raise Unavailable(f"no CUDA device: CUDA_VISIBLE_DEVICES={visible!r} names none of {len(devices)}")
-    return tuple(
-        Device(each.kind, index, each.name, each.memory, each.detail) for index, each in enumerate(chosen)
-    )
-
-
-def _looked_for(root: Path, answer: str) -> tuple[str, ...]:
-    """What was looked for, a line each, with what was found."""
-    nodes = sorted(path.name for path in (root / "dev").glob("nvidia[0-9]*"))
-    version = root / "proc/driver/nvidia/version"
-    kernel = version.read_text(errors="replace").splitlines()[0] if version.is_file() else "not there"
-    wsl = [f"/{path}" for path in _WSL if (root / path).exists()]
-    return (
-        f"driver library: {answer}",
-        f"libcuda.so.1: {'found' if _loads('libcuda.so.1') else 'not found'}",
-        f"device nodes /dev/nvidia*: {', '.join(nodes) or 'none'}",
-        f"kernel module /proc/driver/nvidia/version: {kernel}",
-        f"WSL ({', '.join(f'/{path}' for path in _WSL)}): {', '.join(wsl) or 'not there'}",
-    )
+    detail: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 def _loads(library: str) -> bool:
+    """Whether the dynamic linker finds a library; loading it initialises nothing."""
     try:
         ctypes.CDLL(library)
     except OSError:
@@ -136,5 +58,165 @@ def _loads(library: str) -> bool:
     return True
 
 
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+@dataclass(frozen=True)
+class Host:
+    """Where to look; a test looks elsewhere.
+
+    Attributes:
+        root: the root of the file system.
+        environ: the environment variables.
+        loads: whether a library can be loaded.
+        nvml: the module `pynvml`, imported when needed.
+    """
+
+    root: Path = Path("/")
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    loads: Callable[[str], bool] = _loads
+    nvml: Any = None
+
+    def present(self, *patterns: str) -> tuple[str, ...]:
+        """The paths that match, as the host names them."""
+        found = (path for pattern in patterns for path in sorted(self.root.glob(pattern)))
+        return tuple(f"/{path.relative_to(self.root)}" for path in found)
+
+
+def cpu_device() -> Device:
+    """The processor, as this process may use it."""
+    memory = psutil.virtual_memory().total
+    return Device("cpu", 0, processor(), memory, {"cores": str(threads())})
+
+
+def cuda_devices(host: Host | None = None) -> tuple[Device, ...]:
+    """The CUDA devices that the pinned torch can use.
+
+    Their order is NVML's, that of the PCI bus; CUDA's own is the same with `CUDA_DEVICE_ORDER=PCI_BUS_ID`, and else
+    begins with the fastest, which matters only between unlike devices.
+
+    Raises:
+        Unavailable: there is none; says what was looked for, and what was found of it.
+    """
+    return _Search(host or Host()).devices()
+
+
+class _Search:
+    """One look around: each step adds a line on what it looked for, and the first that fails ends it."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._found: list[str] = []
+
+    def devices(self) -> tuple[Device, ...]:
+        """All steps, in the order in which they explain each other."""
+        libraries = {name: self._library(name) for name in (NVML, CUDA)}
+        nodes = self._note("device nodes", "/dev/nvidia0, ...", self._host.present("dev/nvidia[0-9]*"))
+        module = self._note("kernel module", "/proc/driver/nvidia/version", self._kernel_module())
+        wsl = self._note("WSL", "/dev/dxg, /usr/lib/wsl/lib", self._host.present("dev/dxg", "usr/lib/wsl/lib"))
+        visible = self._host.environ.get("CUDA_VISIBLE_DEVICES")
+        self._found.append(f"CUDA_VISIBLE_DEVICES: {'not set' if visible is None else repr(visible)}")
+
+        if not libraries[NVML]:
+            if nodes or module:
+                raise self._unavailable(f"there is an NVIDIA device, but its driver library {NVML} cannot be loaded")
+            raise self._unavailable("no NVIDIA driver and no NVIDIA device")
+        if sys.platform == "linux" and not nodes and "/dev/dxg" not in wsl:
+            where = "this container was started without its devices" if module else "no device, or one hidden from here"
+            raise self._unavailable(f"the NVIDIA driver library is installed, but there is no device node: {where}")
+        if not libraries[CUDA]:
+            raise self._unavailable(f"the management library answers, but CUDA's own {CUDA} cannot be loaded")
+        return self._ask(visible)
+
+    def _library(self, name: str) -> bool:
+        found = self._host.loads(name)
+        self._found.append(f"driver library {name}: {'found' if found else 'not found'}")
+        return found
+
+    def _kernel_module(self) -> tuple[str, ...]:
+        path = self._host.root / "proc/driver/nvidia/version"
+        return tuple(path.read_text(encoding="utf-8").splitlines()[:1]) if path.is_file() else ()
+
+    def _note(self, what: str, where: str, found: tuple[str, ...]) -> tuple[str, ...]:
+        self._found.append(f"{what} ({where}): {', '.join(found) or 'not found'}")
+        return found
+
+    def _unavailable(self, reason: str) -> Unavailable:
+        return Unavailable(reason, self._found)
+
+    def _ask(self, visible: str | None) -> tuple[Device, ...]:
+        """What NVML says; the library stays loaded, its session is closed."""
+        nvml = self._host.nvml
+        if nvml is None:
+            import pynvml as nvml
+        try:
+            nvml.nvmlInit()
+            try:
+                return self._judge(nvml, visible)
+            finally:
+                nvml.nvmlShutdown()
+        except nvml.NVMLError as error:
+            raise self._unavailable(f"the NVIDIA driver does not answer: {error}") from error
+
+    def _judge(self, nvml: Any, visible: str | None) -> tuple[Device, ...]:
+        driver = str(nvml.nvmlSystemGetDriverVersion())
+        encoded = int(nvml.nvmlSystemGetCudaDriverVersion_v2())
+        supported = (encoded // 1000, encoded % 1000 // 10)
+        self._found.append(f"driver: {driver}, for CUDA {_dotted(supported)} at most")
+        self._found.append(f"needed by torch: CUDA {_dotted(MINIMUM_DRIVER_CUDA)}")
+        if supported < MINIMUM_DRIVER_CUDA:
+            raise self._unavailable(
+                f"the NVIDIA driver {driver} is too old: it supports CUDA {_dotted(supported)}, "
+                f"and torch needs {_dotted(MINIMUM_DRIVER_CUDA)}"
+            )
+        handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+        self._found.append(f"devices that the driver counts: {len(handles)}")
+        if not handles:
+            raise self._unavailable("the NVIDIA driver counts no device")
+        chosen = _visible([str(nvml.nvmlDeviceGetUUID(handle)) for handle in handles], visible)
+        if not chosen:
+            raise self._unavailable(f"CUDA_VISIBLE_DEVICES={visible!r} shows none of the {len(handles)} devices here")
+        devices = []
+        for index, handle in enumerate(handles[number] for number in chosen):
+            name = str(nvml.nvmlDeviceGetName(handle))
+            capability = tuple(nvml.nvmlDeviceGetCudaComputeCapability(handle))
+            self._found.append(f"{name}: compute capability {_dotted(capability)}")
+            if capability >= MINIMUM_CAPABILITY:
+                detail = {
+                    "driver": driver,
+                    "driver_cuda": _dotted(supported),
+                    "compute_capability": _dotted(capability),
+                    "uuid": str(nvml.nvmlDeviceGetUUID(handle)),
+                }
+                devices.append(Device("cuda", index, name, _memory(nvml, handle), detail))
+        if not devices:
+            raise self._unavailable(
+                f"every device is too old: torch needs compute capability {_dotted(MINIMUM_CAPABILITY)}"
+            )
+        return tuple(devices)
+
+
+def _memory(nvml: Any, handle: Any) -> int | None:
+    """Bytes on the device; None where it shares the machine's, which NVML does not count."""
+    try:
+        return int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
+    except nvml.NVMLError:
+        return None
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
+def _visible(uuids: list[str], visible: str | None) -> list[int]:
+    """NVML's numbers of the devices that CUDA shows, in CUDA's order: it stops at the first name it does not know."""
+    if visible is None:
+        return list(range(len(uuids)))
+    chosen: list[int] = []
+    for name in (part.strip() for part in visible.split(",")):
+        if name.isdecimal():
+            matching = [int(name)] if int(name) < len(uuids) else []
+        else:
+            # A partition (MIG-...) belongs to a device that only CUDA can name: the first stands for it.
+            matching = [0] if name.startswith("MIG-") else [i for i, uuid in enumerate(uuids) if uuid.startswith(name)]
+        if len(matching) != 1 or not name or matching[0] in chosen:
+            break
+        chosen += matching
+    return chosen

@@ -30,3 +30,9 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
     return UsageError(f"unknown {kind} {name!r}; {hint}")
+
+
+def listed(names: Iterable[str], most: int = 3) -> str:
+    """The first few names, and whether there are more."""
+    names = list(names)
+    return ", ".join((*names[:most], "...") if len(names) > most else names)

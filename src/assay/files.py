@@ -13,14 +13,15 @@ from pathlib import Path
 def write_atomically(path: Path, text: str) -> None:
     """Write beside the target and move into place, so that no reader ever meets half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    draft = Path(name)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(text)
-        os.chmod(draft, 0o644)
-        os.replace(draft, path)
+        draft.chmod(0o644)
+        draft.replace(path)
     except BaseException:
-        os.unlink(draft)
+        draft.unlink()
         raise
 
 

@@ -116,7 +116,7 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number")
 
 
-def _recognise(data: Any, model: type[SessionReport] | type[Matrix]) -> None:
+def _recognise(data: Any, model: type[SessionReport | Matrix]) -> None:
     """Refuse foreign files and newer versions before looking further: their errors would only confuse."""
     wanted, other = ("session report", "matrix") if model is SessionReport else ("matrix", "session report")
     if not isinstance(data, Mapping) or "schema_version" not in data:

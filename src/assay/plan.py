@@ -1,4 +1,4 @@
-"""What to run: a backend, families, and what to run them with; every user's mistake is found here, before anything runs."""
+"""What to run, and with what; every user's mistake is found here, before anything runs."""
 
 from __future__ import annotations
 

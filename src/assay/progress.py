@@ -88,13 +88,14 @@ class LiveProgress:
         from rich.console import Console
         from rich.live import Live
 
-        self._console = Console(stderr=True, highlight=False, emoji=False)
-        self._live = Live(get_renderable=self._line, console=self._console, refresh_per_second=4, transient=True)
         self._backend = ""
         self._total = 0
         self._count = 0
         self._current = ("", "", "")
         self._since = time.monotonic()
+        self._console = Console(stderr=True, highlight=False, emoji=False)
+        # Last: it draws its first line at once.
+        self._live = Live(get_renderable=self._line, console=self._console, refresh_per_second=4, transient=True)
 
     def session(self, backend: str, families: Sequence[str]) -> None:
         """Start the live line."""

@@ -31,13 +31,12 @@ def conclude(cell: Cell) -> tuple[Status, str]:
 
 
 def _failed_checks(cell: Cell) -> list[tuple[Status, str]]:
-    failed = []
-    for evidence in cell.evidence:
-        consequences = LAYERS[evidence.layer]
-        for check in evidence.checks:
-            if check.verdict is Verdict.FAILED:
-                failed.append((consequences.get(check.name, Status.UNPROVEN), check.text))
-    return failed
+    return [
+        (LAYERS[evidence.layer].get(check.name, Status.UNPROVEN), check.text)
+        for evidence in cell.evidence
+        for check in evidence.checks
+        if check.verdict is Verdict.FAILED
+    ]
 
 
 def _unjudged(cell: Cell) -> list[str]:

@@ -106,7 +106,7 @@ def test_onnx_runtime_refuses_a_provider_that_it_did_not_take(
 
     artifact = column.BACKEND.build(checkpoint, precision=Precision.F32)
     monkeypatch.setattr(column, "PROVIDER", "CUDAExecutionProvider")
-    with pytest.raises(Exception, match="CUDAExecutionProvider"), pytest.warns(UserWarning):
+    with pytest.raises(Exception, match="CUDAExecutionProvider"), pytest.warns(UserWarning, match="provider"):
         column._session(Path(artifact.path) / "model.onnx", column._options())
 
 

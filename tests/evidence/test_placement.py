@@ -13,7 +13,9 @@ from assay.evidence.placement import judge
 from assay.schema import Precision, Verdict
 
 
-def operation(device: str = "cpu", precision: str | None = "f32", *, compute: bool = True, work: float = 1) -> Operation:
+def operation(
+    device: str = "cpu", precision: str | None = "f32", *, compute: bool = True, work: float = 1
+) -> Operation:
     """One traced operation."""
     return Operation("MatMul", "kernel", device, precision, compute, work)
 

@@ -161,7 +161,7 @@ class Crashing(OnnxRuntime):
     def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> Engine:
         if artifact.family == FAULTY_FAMILY:
             with phase("load"):
-                print("about to fall over", flush=True)
+                os.write(1, b"about to fall over\n")
                 os.kill(os.getpid(), signal.SIGSEGV)
         return super().open(artifact, device=device, precision=precision, phase=phase)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import Assay
 
 from assay import backends
 from assay.roles.process import Answer, Servers
-from tests.conftest import Assay
 
 GUARD = Path(__file__).parent / "no_network"
 linux = pytest.mark.skipif(sys.platform != "linux", reason="seccomp and /proc are Linux's")

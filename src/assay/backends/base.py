@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -84,7 +83,7 @@ class Engine(ABC):
         """Peak bytes allocated on the device; None where there is no device memory of its own."""
         return None
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (most engines hold nothing that needs releasing)
         """Release what the engine holds."""
 
     def __enter__(self) -> Self:

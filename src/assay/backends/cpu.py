@@ -20,7 +20,7 @@ class Cpu(TorchEager):
         return (cpu_device(),)
 
     def precisions(self, device: Device) -> Sequence[Precision]:
-        """torch emulates what the processor lacks."""
+        """Torch emulates what the processor lacks."""
         return (Precision.F32, Precision.BF16, Precision.F16)
 
     def torch_device(self, device: Device) -> str:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "model.onnx"
 MANIFEST = "export.json"
+MATRIX = 2
 OPSET = 20
 """At 20 attention stays decomposed, so that no runtime puts a quantised cache behind it by itself."""
 EXPORTER = ("transformers.exporters.exporter_onnx",)
@@ -122,7 +123,9 @@ def _substitute(source: Path, checkpoint: Checkpoint, twin: Checkpoint, target: 
     from assay.checkpoints import weight_files
 
     program = onnx_ir.load(str(source / MODEL_FILE))
-    places = _by_digest({name: array for file in weight_files(checkpoint.path) for name, array in load_file(file).items()})
+    places = _by_digest(
+        {name: array for file in weight_files(checkpoint.path) for name, array in load_file(file).items()}
+    )
     others = {name: array for file in weight_files(twin.path) for name, array in load_file(file).items()}
     for value in _weights(program):
         found = places.get(digest(value.const_value.numpy()))
@@ -137,7 +140,7 @@ def _by_digest(parameters: Mapping[str, np.ndarray]) -> dict[str, list[tuple[str
     """Digest to the parameters of that content: name, and whether it is the transpose that has it."""
     places: dict[str, list[tuple[str, bool]]] = {}
     for name, array in parameters.items():
-        for turned in (False, True) if array.ndim == 2 else (False,):
+        for turned in (False, True) if array.ndim == MATRIX else (False,):
             places.setdefault(digest(array.T if turned else array), []).append((name, turned))
     return places
 
@@ -164,7 +167,7 @@ def _weights(program: Any) -> Iterator[Any]:
 
 def digests(array: np.ndarray) -> set[str]:
     """The digest of an array as it is and, for a matrix, transposed: exporters may store it either way round."""
-    return {digest(array), digest(array.T)} if array.ndim == 2 else {digest(array)}
+    return {digest(array), digest(array.T)} if array.ndim == MATRIX else {digest(array)}
 
 
 def digest(array: np.ndarray) -> str:

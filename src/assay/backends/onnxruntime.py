@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -114,7 +113,7 @@ class OnnxRuntimeEngine(Engine):
         options = _options()
         options.enable_profiling = True
         with tempfile.TemporaryDirectory() as folder:
-            options.profile_file_prefix = os.path.join(folder, "profile")
+            options.profile_file_prefix = str(Path(folder) / "profile")
             session = _session(self._path, options)
             outputs = self._run(session, inputs)
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))

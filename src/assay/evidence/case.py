@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from assay.evidence.deviation import K, Deviation, deviation, worst
+from assay.evidence.deviation import Deviation, K, deviation, worst
 from assay.schema import Check, Precision
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def error_check(name: str, answers: Iterable[Answer], precision: Precision) -> C
         name=name,
         value=found.error,
         bound=found.bound,
-        text=f"relative error {found.error:.2g}, bound {found.bound:.2g} ({K[precision]:g} noise floors): {found.where}",
+        text=f"relative error {found.error:.2g}, bound {found.bound:.2g}, {K[precision]:g} noise floors: {found.where}",
     )
 
 

@@ -14,7 +14,7 @@ K = {Precision.F32: 8.0, Precision.F16: 2.0, Precision.BF16: 2.0}
 """How many noise floors honest arithmetic may be off: one number a precision, the same for all families."""
 
 PRIOR = 32
-"""Degrees of freedom with which the floor over the whole output stands behind that of one row or channel."""
+"""Degrees of freedom with which the median floor of an output stands behind that of one row or channel."""
 
 ALPHA = 1e-6
 """The chance that a group of honest values passes its bound by the luck of few degrees of freedom."""
@@ -70,17 +70,20 @@ def deviation(
 
 def _groups(error: np.ndarray, exact: np.ndarray, spread: np.ndarray, factor: float, what: str) -> Deviation:
     """The worst of the groups along the first axis; `error` and `exact` (G, n), `spread` (draws, G, n)."""
-    draws, _, members = spread.shape
-    scale = np.linalg.norm(exact, axis=1)
-    # A group of zeros has no scale of its own: it gets that of the whole output.
-    scale = np.where(scale > 0, scale, np.linalg.norm(exact) / np.sqrt(len(exact)) or 1.0)
+    draws, groups, members = spread.shape
+    typical = np.linalg.norm(exact) / np.sqrt(groups) or 1.0
+    norms = np.linalg.norm(exact, axis=1)
+    scale = np.where(norms > 0, norms, typical)
     errors = np.linalg.norm(error, axis=1) / scale
     own = np.mean(np.sum(spread**2, axis=2), axis=0) / scale**2
     freedom = draws * members
-    floors = np.sqrt((freedom * own + PRIOR * own.mean()) / (freedom + PRIOR))
+    # The median and not the mean: a group of nearly zero norm has an enormous relative floor, and only that group.
+    floors = np.sqrt((freedom * own + PRIOR * np.median(own)) / (freedom + PRIOR))
     bounds = np.maximum(factor * floors * _luck(members), np.finfo(np.float64).eps)
     index = int(np.argmax(errors / bounds))
-    return Deviation(float(errors[index]), float(bounds[index]), f"{what} (number {index})")
+    # Said relative to a group's own norm, or to a typical one where its own nearly vanishes; their ratio is the same.
+    shown = scale[index] / max(scale[index], typical)
+    return Deviation(float(errors[index] * shown), float(bounds[index] * shown), f"{what} (number {index})")
 
 
 def _luck(members: int) -> float:

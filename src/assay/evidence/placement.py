@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from assay.errors import listed
 from assay.schema import Check, Evidence, Layer, Status
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def _elsewhere(case: Case) -> Check:
     text = f"all of {len(floating)} traced operations ran on {device}"
     if away:
         names = sorted({f"{operation.name} on {operation.device}" for operation in away})
-        text = f"{len(away)} of {len(floating)} traced operations ran elsewhere than on {device}: {', '.join(names[:3])}"
+        text = f"{len(away)} of {len(floating)} traced operations ran elsewhere than on {device}: {listed(names)}"
     return Check(name="elsewhere", value=share, bound=ELSEWHERE, text=text)
 
 
@@ -69,7 +70,7 @@ def _foreign(case: Case) -> Check:
     })  # fmt: skip
     text = f"no other runtime was mapped in the process that ran {case.backend.name}"
     if foreign:
-        text = f"the process that ran {case.backend.name} had another runtime mapped: {', '.join(foreign[:3])}"
+        text = f"the process that ran {case.backend.name} had another runtime mapped: {listed(foreign)}"
     return Check(name=name, value=len(foreign), bound=0, text=text)
 
 
@@ -88,5 +89,5 @@ def _precision(case: Case) -> Check:
     text = f"all of {len(compute)} matrix products, convolutions and attentions ran in {declared}"
     if other:
         found = sorted({f"{operation.kernel} in {operation.precision}" for operation in other})
-        text = f"{len(other)} operations ran in another precision than {declared}: {', '.join(found[:3])}"
+        text = f"{len(other)} operations ran in another precision than {declared}: {listed(found)}"
     return Check(name="precision", value=len(other), bound=0, text=text)

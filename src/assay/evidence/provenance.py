@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 CONSEQUENCES: Mapping[str, Status] = {}
 
 
-def judge(case: Case) -> Evidence:
+def judge(_case: Case) -> Evidence:
     """Not judged, with the reason."""
     return Evidence(
         layer=Layer.PROVENANCE,

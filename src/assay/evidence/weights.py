@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from assay.errors import listed
 from assay.evidence.agreement import FOLLOWS
 from assay.schema import Check, Evidence, Layer, Status
 
@@ -78,7 +79,7 @@ def _tensors(case: Case) -> Check:
     if unused:
         text += f"; {len(unused)} tensors that no judged output uses are left out"
     if lost:
-        text += f"; not found: {', '.join(lost[:3])}{', ...' if len(lost) > 3 else ''}"
+        text += f"; not found: {listed(lost)}"
     return Check(name="tensors", value=share, bound=1, sense="at_least", text=text)
 
 

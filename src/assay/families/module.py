@@ -8,11 +8,11 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from assay.errors import UsageError
+from assay.errors import UsageError, listed
 from assay.families.base import Family
 
 
-class JudgedModule(torch.nn.Module):
+class JudgedModule(torch.nn.Module):  # type: ignore[misc]
     """Keyword tensors in, the family's judged outputs out; the pretrained model is `model`."""
 
     def __init__(self, family: Family, model: PreTrainedModel) -> None:
@@ -42,8 +42,7 @@ def load_pretrained(family: Family, directory: Path, attention: str | None) -> P
     )
     if missing := sorted(info["missing_keys"]):
         raise UsageError(
-            f"{directory}: {len(missing)} tensors that {type(model).__name__} needs are missing: "
-            f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
+            f"{directory}: {len(missing)} tensors that {type(model).__name__} needs are missing: {listed(missing)}"
         )
     loaded: PreTrainedModel = model.eval()
     return loaded

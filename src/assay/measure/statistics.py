@@ -10,6 +10,8 @@ from assay.schema import Metric
 
 TARGET = 0.05
 """A series is stable when the 95 % interval of its median reaches no further than 5 % from it."""
+FEWEST = 6
+"""Samples below which no pair of order statistics encloses the median with 95 %."""
 _Z = NormalDist().inv_cdf(0.975)
 
 
@@ -20,7 +22,7 @@ def median_interval(samples: Sequence[float]) -> tuple[float, float] | None:
     Nonparametric Statistics, section 3.2); with fewer than six samples no interval reaches 95 %.
     """
     count = len(samples)
-    if count < 6:
+    if count < FEWEST:
         return None
     ordered = sorted(samples)
     reach = _Z * math.sqrt(count) / 2
@@ -41,9 +43,7 @@ def steady(samples: Sequence[float]) -> bool:
 def duration(samples: Sequence[float]) -> Metric:
     """The median of durations in seconds, with its interval."""
     low, high = median_interval(samples) or (None, None)
-    return Metric(
-        value=median(samples), unit="s", low=low, high=high, samples=len(samples), stable=steady(samples)
-    )
+    return Metric(value=median(samples), unit="s", low=low, high=high, samples=len(samples), stable=steady(samples))
 
 
 def once(seconds: float) -> Metric:

@@ -1,0 +1,1 @@
+"""The matrix for its readers, one file per format."""

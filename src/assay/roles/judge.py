@@ -6,7 +6,7 @@ It also times preprocessing, which needs transformers and is the same for every 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import numpy as np
 
 from assay import backends, families
 from assay.backends.base import Artifact, Operation
-from assay.checkpoints import weight_files
 from assay.challenge import Challenges, generator
+from assay.checkpoints import weight_files
 from assay.devices import Device
 from assay.errors import UsageError
 from assay.evidence import agreement, placement, provenance, timing, weights
@@ -119,7 +119,7 @@ class _Answers:
         self._precision = precision
         self._seed = seed
 
-    def answers(self, reference: Reference, calls: list[tuple[str, Tensors, str]], run: Path) -> Iterator[Answer]:
+    def answers(self, reference: Reference, calls: Sequence[tuple[str, Tensors, str]], run: Path) -> Iterator[Answer]:
         noise = reference.noise([inputs for _, inputs, _ in calls], self._precision, self._seed)
         for (name, inputs, file), spread in zip(calls, noise, strict=True):
             with np.load(run / f"{file}.npz", allow_pickle=False) as outputs:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -124,7 +125,7 @@ class Server:
     """One role server process."""
 
     def __init__(self, preload: tuple[str, ...], limit: float) -> None:
-        self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 (lives with the server)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "assay.roles.server", *preload],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=role_environment(),
@@ -182,10 +183,8 @@ class Server:
         self._selector.close()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe:
-                try:
+                with suppress(BrokenPipeError):
                     pipe.close()
-                except BrokenPipeError:
-                    pass
 
 
 class _Call:

@@ -59,9 +59,7 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _measured(engine: Engine, challenges: Challenges, phase: PhaseLog, folder: Path) -> dict[str, Any]:
     with phase("measure"):
-        timed = time_calls(
-            engine.run, challenges.timed, budget=BUDGET, least=LEAST, choose=secrets.randbelow
-        )
+        timed = time_calls(engine.run, challenges.timed, budget=BUDGET, least=LEAST, choose=secrets.randbelow)
         for number, outputs in timed.kept.items():
             _save(folder / f"timed-{number}.npz", outputs)
     figures = {
@@ -70,8 +68,8 @@ def _measured(engine: Engine, challenges: Challenges, phase: PhaseLog, folder: P
         "device_memory": engine.device_memory(),
     }
     with phase("trace"):
-        outputs, operations = engine.trace(challenges.traced())
-        _save(folder / "traced.npz", outputs)
+        traced, operations = engine.trace(challenges.traced())
+        _save(folder / "traced.npz", traced)
     return {
         "samples": timed.samples,
         "kept": sorted(timed.kept),
@@ -81,7 +79,8 @@ def _measured(engine: Engine, challenges: Challenges, phase: PhaseLog, folder: P
 
 
 def _save(path: Path, outputs: Mapping[str, np.ndarray]) -> None:
-    np.savez(path, **{name: np.asarray(array) for name, array in outputs.items()})
+    arrays: dict[str, Any] = {name: np.asarray(array) for name, array in outputs.items()}
+    np.savez(path, **arrays)
 
 
 def mapped_libraries() -> list[str] | None:

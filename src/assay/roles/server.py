@@ -52,13 +52,13 @@ def main(preload: list[str]) -> None:
 
 
 def _hide_progress_bars() -> None:
-    """transformers draws one for every load; the end of a log is for errors."""
+    """Transformers draws one for every load; the end of a log is for errors."""
     if "transformers" in sys.modules:
         importlib.import_module("transformers.utils.logging").disable_progress_bar()
 
 
 def _threads() -> int:
-    return len(os.listdir("/proc/self/task"))
+    return sum(1 for _ in Path("/proc/self/task").iterdir())
 
 
 def _answer(stream: IO[str], record: dict[str, object]) -> None:
@@ -93,9 +93,7 @@ def _fork(request: dict[str, str]) -> int:
 def _spawn(request: dict[str, str]) -> int:
     with (Path(request["folder"]) / "log").open("ab") as log:
         command = [sys.executable, "-m", "assay.roles.server", "--perform", request["role"], request["folder"]]
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     _spawned[process.pid] = process
     return process.pid
 
@@ -121,7 +119,7 @@ def perform(role: str, folder: Path) -> int:
         draft = folder / ".response.json"
         draft.write_text(json.dumps(response), encoding="utf-8")
         draft.rename(folder / "response.json")
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 (whatever it is, the parent is told)
         traceback.print_exc()
         (folder / ERROR_FILE).write_text(json.dumps(_described(error)), encoding="utf-8")
         return 1

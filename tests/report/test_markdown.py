@@ -1,0 +1,148 @@
+"""`STATUS.md`: what it must say, and that nothing in a report can break it."""
+
+from __future__ import annotations
+
+import re
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assay import backends, families
+from assay.merge import merge
+from assay.report import units
+from assay.report.markdown import render
+from assay.schema import Check, Evidence, Layer, Matrix, Metric, SessionReport, Status
+from tests import strategies as make
+
+
+def matrix(*reports: SessionReport) -> Matrix:
+    return merge(reports, families.names(), backends.names())
+
+
+def full() -> Matrix:
+    """Every status, all families."""
+    wrong = make.evidence({(Layer.AGREEMENT, "error"): False})
+    names = families.names()
+    return matrix(
+        make.report(*(make.cell(name) for name in names)),
+        make.report(*(make.unavailable(name) for name in names), session="s2"),
+        make.report(
+            make.cell("bert", "openvino", evidence=wrong), make.failed("clip", "openvino"),
+            make.cell("t5", "openvino", evidence=make.evidence({(Layer.AGREEMENT, "follows_inputs"): False})),
+            make.cell("llama", "openvino", evidence=make.evidence({(Layer.PLACEMENT, "elsewhere"): False})),
+            make.cell("clap", "openvino", evidence=make.evidence({(Layer.TIMING, "covered"): None})), session="s3",
+        ),
+    )  # fmt: skip
+
+
+def section(page: str, heading: str) -> str:
+    return re.split(r"^#+ ", page.partition(f"# {heading}\n")[2], flags=re.MULTILINE)[0]
+
+
+def line(text: str, start: str) -> str:
+    return next(each for each in text.splitlines() if each.startswith(start))
+
+
+def test_a_row_has_glyph_word_and_latency() -> None:
+    page = render(full())
+    row = line(section(page, "Status matrix"), "| BERT |")
+    assert [each.strip() for each in row.strip("|").split("|")][2:] == [
+        "✔ REAL 1.90 ms", "∅ UNAVAILABLE", "≉ INACCURATE 1.90 ms", "· PENDING",
+    ]  # fmt: skip
+    assert "40 cells: 10 REAL, 1 INACCURATE, 1 FALLBACK, 1 MOCK, 1 UNPROVEN, 1 FAILED, 10 UNAVAILABLE, 15 PENDING." in (
+        page
+    )
+
+
+def test_every_status_that_appears_is_explained() -> None:
+    page = section(render(full()), "Status matrix")
+    for status in Status:
+        assert re.search(rf"^- . {status}: ", page, re.MULTILINE), status
+
+
+def test_equal_causes_are_one_line_and_every_other_has_its_own() -> None:
+    causes = section(render(full()), "Why cells are not REAL")
+    assert causes.count("no NVIDIA driver") == 1
+    assert "**UNAVAILABLE** cuda: all 10 families. no NVIDIA driver. Looked for: libcuda.so.1; /dev/nvidia0." in causes
+    assert "**FAILED** openvino: CLIP. builder, build: killed by SIGSEGV." in causes
+    assert "```text\none\ntwo\n```" in causes
+    for status in Status:
+        assert (f"**{status}**" in causes) is (status is not Status.REAL)
+
+
+def test_bounds_stand_beside_errors() -> None:
+    table = section(render(full()), "Agreement and its bounds")
+    row = [each.strip() for each in line(table, "| BERT |").strip("|").split("|")]
+    assert row[2:] == ["1.0e-07 / 1.0e-06", "—", "2.0e+00 / 1.0e-06 (INACCURATE)", "—"]
+
+
+def test_each_kind_of_family_has_its_table_with_units() -> None:
+    page = render(full())
+    for heading in ("Text", "Vision", "Audio", "Embeddings", "Generation"):
+        assert section(page, heading).count("latency"), heading
+    row = [each.strip() for each in line(section(page, "Text"), r"| BERT (tiny, f32) | latency").strip("|").split("|")]
+    assert row[1:] == ["latency", "ms", "1.90 (1.85–1.95)", "—", "1.90 (1.85–1.95) (INACCURATE)", "—"]
+    assert "| peak memory | MiB | 123 |" in page
+
+
+def test_an_unstable_figure_is_marked() -> None:
+    shaky = {"latency": Metric(value=2e-3, unit="s", stable=False)}
+    page = render(matrix(make.report(make.cell(metrics=shaky))))
+    assert "✔ REAL ~2.00 ms" in page
+    assert "| latency | ms | ~2.00 |" in page
+
+
+def test_machine_versions_warnings_and_superseded_are_there() -> None:
+    page = render(matrix(
+        make.report(make.cell()), make.report(make.cell(), session="s0", start=-9, machine=make.on("attic")),
+        make.report(make.cell(backend="openvino", checkpoint=make.checkpoint("other")), session="s3"),
+    ))  # fmt: skip
+    assert "torch 2.13.0+cpu" in section(page, "Environment")
+    assert "| box | Linux | Some Processor | 2 | 8.00 GiB | — |" in page
+    assert "> **Warning:** bert, tiny, f32: the local test model differs" in page
+    assert "- cpu, session `s0` of 2025-12-31 on attic: 1 REAL" in section(page, "Superseded")
+
+
+def test_several_devices_share_a_place_with_their_names() -> None:
+    page = render(matrix(make.report(*(make.cell(device=name) for name in ("one", "two")))))
+    assert "✔ REAL 1.90 ms (one)<br>✔ REAL 1.90 ms (two)" in page
+
+
+def test_a_family_that_is_not_installed_has_a_row_and_a_table() -> None:
+    page = render(matrix(make.report(make.cell("mamba"))))
+    assert line(page, "| mamba |")
+    assert "mamba (tiny, f32)" in section(page, "Other")
+
+
+def test_the_page_is_the_same_every_time() -> None:
+    assert render(full()) == render(full())
+
+
+nasty = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20) | st.sampled_from(
+    ("a | b", "<script>", "x\ny", "\x1b[31mred", "`code`", "| --- |", "[link](x)", "*bold*")
+)
+
+
+@given(nasty, nasty)
+def test_no_text_of_a_report_can_break_a_table_or_become_markup(name: str, reason: str) -> None:
+    evidence = Evidence(layer=Layer.AGREEMENT, checks=(Check(name="error", value=2, bound=1, text=reason),))
+    cells = (make.cell(name, reason, evidence=(evidence,), size=name, device=reason), make.failed(reason, "cpu"))
+    page = render(matrix(make.report(*cells, session=name)))
+    body = re.sub(r"^```+text\n.*?^```+$", "", page, flags=re.MULTILINE | re.DOTALL)
+    assert not re.search("(?<!`)<script", body)  # in a code span it is text
+    assert "\x1b" not in page
+    for table in re.findall(r"(?:^\|.*\|$\n?)+", body, re.MULTILINE):
+        widths = {len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}
+        assert len(widths) == 1
+
+
+def test_numbers_have_three_digits() -> None:
+    shown = {0: "0", 1.9: "1.90", 12.34: "12.3", 9.996: "10.0", 99.96: "100", 8421.05: "8,421", 0.0123: "0.0123",
+             1.5e-7: "1.50e-07", -12.34: "-12.3", 2e12: "2.00e+12"}  # fmt: skip
+    assert {value: units.number(value) for value in shown} == shown
+    assert [units.duration(value) for value in (90, 1.5, 0.0019, 4.5e-4, 0)] == [
+        "90.0 s", "1.50 s", "1.90 ms", "450 µs", "0 µs",
+    ]  # fmt: skip
+    assert [units.amount(value) for value in (512, 2048, 123 * 2**20, 2**30)] == [
+        "512 B", "2.00 KiB", "123 MiB", "1.00 GiB",
+    ]  # fmt: skip

@@ -1,0 +1,97 @@
+"""The matrix in a terminal."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.cells import cell_len
+
+from assay import families
+from assay.report import grid
+from assay.report.terminal import print_matrix
+from assay.schema import Matrix, Metric, Status
+from tests import strategies as make
+from tests.report.test_markdown import full, matrix
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def printed(shown: Matrix, width: int = 80, stream: io.StringIO | None = None) -> str:
+    stream = stream or io.StringIO()
+    print_matrix(shown, stream, width=width)
+    return stream.getvalue()
+
+
+def crowded() -> Matrix:
+    """Long names, many columns, several devices."""
+    return matrix(
+        make.report(*(make.cell(name) for name in families.names())),
+        make.report(make.cell(backend="a-very-long-backend-name"), session="s2"),
+        make.report(make.cell(device="A Device With A Very Long Name Indeed 9000"), session="s3"),
+        make.report(make.cell("sentence-embeddings", size="own", checkpoint=make.checkpoint("m" * 60, "path")),
+                    session="s4"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [80, 100, 60])
+@pytest.mark.parametrize("make_matrix", [full, crowded])
+def test_it_fits(make_matrix: object, width: int) -> None:
+    assert callable(make_matrix)
+    for line in printed(make_matrix(), width).splitlines():
+        assert cell_len(line) <= width, line
+
+
+def test_four_columns_stand_in_one_table_of_80() -> None:
+    head = printed(full()).splitlines()[1].split()
+    assert head == ["family", "cpu", "cuda", "openvino", "onnxruntime"]
+
+
+def test_every_status_has_a_glyph_of_its_own_and_its_word() -> None:
+    text = printed(full())
+    assert set(grid.GLYPHS) == set(grid.MEANINGS) == set(Status)
+    assert len(set(grid.GLYPHS.values())) == len(Status)
+    for status in Status:
+        assert f"{grid.GLYPHS[status]} {status}" in text
+
+
+def test_the_short_of_everything_is_there() -> None:
+    text = printed(full())
+    for part in ("✔ REAL 1.90 ms", "40 cells: 10 REAL", "cuda: all 10 families", "8,421 tokens/s", "123 MiB",
+                 "1.0e-07 / 1.0e-06", "torch 2.13.0+cpu", "Some Processor"):  # fmt: skip
+        assert part in text
+    older = make.report(make.cell(), session="s0", start=-1)
+    other = make.report(make.cell(backend="openvino", checkpoint=make.checkpoint("other")), session="s2")
+    text = printed(matrix(make.report(make.cell()), older, other))
+    assert "1 superseded" in text
+    assert "warning: bert, tiny, f32: the local test model differs" in text
+
+
+def test_an_unstable_figure_is_marked() -> None:
+    shaky = {"latency": Metric(value=2e-3, unit="s", stable=False)}
+    assert "✔ REAL ~2.00 ms" in printed(matrix(make.report(make.cell(metrics=shaky))))
+
+
+def test_colour_only_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    assert "\x1b[32m✔ REAL" in printed(full(), stream=Terminal())
+    assert "\x1b[" not in printed(full())
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[32m" not in printed(full(), stream=Terminal())
+
+
+def test_no_text_of_a_report_reaches_the_terminal_raw() -> None:
+    cell = make.failed("\x1b[2Jbert", "c\x07pu", known=True)
+    assert cell.failure is not None
+    spoilt = cell.model_copy(update={"failure": cell.failure.model_copy(update={"reason": "\x1b]0;title\x07[bold]"})})
+    text = printed(matrix(make.report(spoilt)))
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert "[bold]" in text

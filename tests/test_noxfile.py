@@ -1,0 +1,105 @@
+"""The noxfile is asked as a user would: by running nox."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from assay import backends
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "envs").glob("*.txt"))
+NAMES = [path.stem for path in FILES]
+PIN = re.compile(r"([a-z0-9]+(?:-[a-z0-9]+)*)==([^\s;+]+)(?: ; .+)?")
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+CUDA_ONLY = ("cuda-", "nvidia-", "triton")
+
+
+def nox(*arguments: str) -> str:
+    command = [sys.executable, "-m", "nox", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+@functools.cache
+def sessions(*arguments: str) -> dict[str, dict[str, object]]:
+    """What nox would run, by session name."""
+    return {session["name"]: session for session in json.loads(nox("--json", "-l", *arguments))}
+
+
+def pins(path: Path) -> dict[str, str]:
+    """Version by package."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.lstrip().startswith("#")]
+    matches = [PIN.fullmatch(line) for line in lines]
+    assert all(matches), [line for line, match in zip(lines, matches, strict=True) if not match]
+    found = dict(match.groups() for match in matches if match)
+    assert len(found) == len(lines), "a package stands there twice"
+    return found
+
+
+def test_backends_environments_and_sessions_agree() -> None:
+    environments = {backends.load(name).environment for name in backends.ORDER}
+    assert environments == set(NAMES)
+    assert environments == set(sessions("-t", "backend"))
+
+
+def test_default_sessions_are_the_backends_and_then_the_matrix() -> None:
+    assert list(sessions()) == [*NAMES, "matrix"]
+
+
+def test_the_other_sessions_are_there_when_asked_for() -> None:
+    assert set(sessions("-s", "tests", "lint", "lock")) == {"tests", "lint", "lock"}
+
+
+def test_every_session_is_explained_in_a_line() -> None:
+    lines = [line for line in nox("-l").splitlines() if line.startswith(("* ", "- "))]
+    assert len(lines) == len(NAMES) + 4
+    for line in lines:
+        assert re.fullmatch(r"[*-] [a-z]+ (\[backend\] )?-> [A-Z].{20,}", line), line
+
+
+def test_the_interpreter_that_runs_nox_is_the_sessions_own() -> None:
+    assert all(session["python"] is None for session in sessions().values())
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_locks_are_exact_and_name_no_place(path: Path) -> None:
+    assert pins(path)
+    text = path.read_text(encoding="utf-8")
+    assert "nox -s lock" in text.splitlines()[1]
+    for forbidden in ("://", "--index", "--extra-index", "--find-links", "/tmp", " @ "):  # noqa: S108
+        assert forbidden not in text
+
+
+def test_packages_have_one_version_in_all_files() -> None:
+    versions: dict[str, set[str]] = {}
+    for path in FILES:
+        for name, version in pins(path).items():
+            versions.setdefault(name, set()).add(version)
+    assert {name: found for name, found in versions.items() if len(found) > 1} == {}
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_locks_hold_what_pyproject_asks_for(path: Path) -> None:
+    locked = pins(path)
+    direct = dict(pin.split("==") for pin in PYPROJECT["project"]["optional-dependencies"][path.stem])
+    assert {"torch", "transformers", "pillow"} <= set(direct)
+    assert direct.items() <= locked.items()
+    assert {re.split(r"[<>=]", need)[0] for need in PYPROJECT["project"]["dependencies"]} <= set(locked)
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_only_cuda_holds_what_the_cuda_build_of_torch_needs(path: Path) -> None:
+    found = {name for name in pins(path) if name.startswith(CUDA_ONLY)} - {"nvidia-ml-py"}
+    assert bool(found) == (path.stem == "cuda"), found
+
+
+def test_tools_are_pinned_exactly() -> None:
+    for name, requirements in PYPROJECT["dependency-groups"].items():
+        assert all("==" in requirement for requirement in requirements), name
