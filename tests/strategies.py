@@ -9,7 +9,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from assay import backends, families
 from assay.evidence import LAYERS
+from assay.merge import merge
 from assay.schema import (
     Cell,
     Check,
@@ -19,6 +21,7 @@ from assay.schema import (
     Failure,
     Layer,
     Machine,
+    Matrix,
     Metric,
     Precision,
     SessionReport,
@@ -106,6 +109,31 @@ def report(*cells: Cell, session: str = "s1", start: float = 0.0, **changes: Any
 def on(machine: str, base: SessionReport | None = None) -> Machine:
     """Another machine of the same make."""
     return (base or report()).machine.model_copy(update={"name": machine})
+
+
+def matrix(*reports: SessionReport) -> Matrix:
+    """All families and backends."""
+    return merge(reports, families.names(), backends.names())
+
+
+def full_matrix() -> Matrix:
+    """Every status, all families."""
+    changed = {
+        "bert": (Layer.AGREEMENT, "error", False),
+        "t5": (Layer.AGREEMENT, "follows_inputs", False),
+        "llama": (Layer.PLACEMENT, "elsewhere", False),
+        "clap": (Layer.TIMING, "covered", None),
+    }
+    bad = [
+        cell(family, "openvino", evidence=evidence({(layer, name): passed}))
+        for family, (layer, name, passed) in changed.items()
+    ]
+    names = families.names()
+    return matrix(
+        report(*(cell(name) for name in names)),
+        report(*(unavailable(name) for name in names), session="s2"),
+        report(*bad, failed("clip", "openvino"), session="s3"),
+    )
 
 
 FAMILIES = ("bert", "clip")

@@ -274,7 +274,8 @@ def test_an_interrupted_run_says_what_is_kept(
     session_of(monkeypatch, KeyboardInterrupt())
     assert cli.main(["run", "--backend", "cpu", "--reports", str(tmp_path)]) == 130
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"assay: interrupted; finished cells are kept in {tmp_path / 'sessions'}, --resume goes on from there"
+    kept = f"finished cells are kept in {tmp_path / 'sessions'}, --resume goes on from there"
+    assert line == f"assay: interrupted; {kept}"
 
 
 # Progress

@@ -95,6 +95,7 @@ def test_missing_software_is_failed_and_not_unavailable(assay: Assay, tmp_path: 
     ("impostor", "status", "layer"),
     [
         ("zeros", Status.MOCK, Layer.AGREEMENT),
+        ("magic", Status.MOCK, Layer.AGREEMENT),
         ("random-weights", Status.MOCK, Layer.WEIGHTS),
         ("cached", Status.MOCK, Layer.TIMING),
         ("lowered", Status.INACCURATE, Layer.PLACEMENT),
@@ -108,13 +109,6 @@ def test_impostors_are_caught(assay: Assay, tmp_path: Path, impostor: str, statu
     assert cell.status is status, cell.reason
     evidence = cell.layer(layer)
     assert evidence is not None and evidence.verdict is Verdict.FAILED
-
-
-def test_a_magic_mock_is_not_real(assay: Assay, tmp_path: Path) -> None:
-    done = assay("run", "--backend", "magic", "--family", "bert", "--reports", tmp_path)
-    assert done.returncode == 1
-    (cell,) = report_in(tmp_path / "sessions").cells
-    assert cell.status is not Status.REAL
 
 
 def test_resume_runs_only_what_is_missing(assay: Assay, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """The command line: parse, call, print. Whatever is heavy is imported by the command that needs it."""
 
+# ruff: noqa: T201 (printing is what a command line is for)
+
 from __future__ import annotations
 
 import argparse
@@ -49,7 +51,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = _dispatch(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
-        return code
     except UsageError as error:
         print(f"assay: error: {error}", file=sys.stderr)
         return USAGE
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader has gone (`assay show | head`); Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    return code
 
 
 def _dispatch(argv: list[str]) -> int:

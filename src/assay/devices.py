@@ -143,9 +143,9 @@ class _Search:
 
     def _ask(self, visible: str | None) -> tuple[Device, ...]:
         """What NVML says; the library stays loaded, its session is closed."""
-        nvml = self._host.nvml
-        if nvml is None:
-            import pynvml as nvml
+        import pynvml
+
+        nvml: Any = self._host.nvml or pynvml
         try:
             nvml.nvmlInit()
             try:

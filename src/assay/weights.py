@@ -72,7 +72,8 @@ def _integers(model: Any, owner: torch.nn.Module, buffer: str) -> np.ndarray:
     real = copy.deepcopy(owner).to_empty(device="cpu")
     numbers: torch.Tensor = real.get_buffer(buffer).zero_()
     model._init_weights(real)
-    return numbers.numpy().copy()
+    copied: np.ndarray = numbers.numpy().copy()
+    return copied
 
 
 def _distribution(owner: Any, parent: Any, parameter: str, shape: tuple[int, ...]) -> tuple[float, float]:
@@ -82,7 +83,7 @@ def _distribution(owner: Any, parent: Any, parameter: str, shape: tuple[int, ...
         return LOG_SCALE, 0.1
     if parameter in {"bias", "running_mean"}:
         return 0.0, 0.1
-    if parameter == "running_var" or parameter == "alpha" or (parameter == "weight" and "Norm" in kind):
+    if parameter in {"running_var", "alpha"} or (parameter == "weight" and "Norm" in kind):
         return 1.0, 0.1
     if parameter == "original0":  # weight normalisation: the length of each slice of `original1`
         directions = owner.original1.shape

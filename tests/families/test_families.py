@@ -155,7 +155,9 @@ LAYERS = {
 
 @contextmanager
 def skipped(layer: torch.nn.Module) -> Iterator[None]:
-    def same(_module: torch.nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor], output: object):
+    def same(
+        _module: object, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor], output: object
+    ) -> object:
         states = args[0] if args else kwargs["hidden_states"]
         return states if isinstance(output, torch.Tensor) else (states, *output[1:])
 

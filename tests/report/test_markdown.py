@@ -7,32 +7,10 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay import backends, families
-from assay.merge import merge
 from assay.report import units
 from assay.report.markdown import render
-from assay.schema import Check, Evidence, Layer, Matrix, Metric, SessionReport, Status
+from assay.schema import Check, Evidence, Layer, Metric, Status
 from tests import strategies as make
-
-
-def matrix(*reports: SessionReport) -> Matrix:
-    return merge(reports, families.names(), backends.names())
-
-
-def full() -> Matrix:
-    """Every status, all families."""
-    wrong = make.evidence({(Layer.AGREEMENT, "error"): False})
-    names = families.names()
-    return matrix(
-        make.report(*(make.cell(name) for name in names)),
-        make.report(*(make.unavailable(name) for name in names), session="s2"),
-        make.report(
-            make.cell("bert", "openvino", evidence=wrong), make.failed("clip", "openvino"),
-            make.cell("t5", "openvino", evidence=make.evidence({(Layer.AGREEMENT, "follows_inputs"): False})),
-            make.cell("llama", "openvino", evidence=make.evidence({(Layer.PLACEMENT, "elsewhere"): False})),
-            make.cell("clap", "openvino", evidence=make.evidence({(Layer.TIMING, "covered"): None})), session="s3",
-        ),
-    )  # fmt: skip
 
 
 def section(page: str, heading: str) -> str:
@@ -44,7 +22,7 @@ def line(text: str, start: str) -> str:
 
 
 def test_a_row_has_glyph_word_and_latency() -> None:
-    page = render(full())
+    page = render(make.full_matrix())
     row = line(section(page, "Status matrix"), "| BERT |")
     assert [each.strip() for each in row.strip("|").split("|")][2:] == [
         "✔ REAL 1.90 ms", "∅ UNAVAILABLE", "≉ INACCURATE 1.90 ms", "· PENDING",
@@ -55,13 +33,13 @@ def test_a_row_has_glyph_word_and_latency() -> None:
 
 
 def test_every_status_that_appears_is_explained() -> None:
-    page = section(render(full()), "Status matrix")
+    page = section(render(make.full_matrix()), "Status matrix")
     for status in Status:
         assert re.search(rf"^- . {status}: ", page, re.MULTILINE), status
 
 
 def test_equal_causes_are_one_line_and_every_other_has_its_own() -> None:
-    causes = section(render(full()), "Why cells are not REAL")
+    causes = section(render(make.full_matrix()), "Why cells are not REAL")
     assert causes.count("no NVIDIA driver") == 1
     assert "**UNAVAILABLE** cuda: all 10 families. no NVIDIA driver. Looked for: libcuda.so.1; /dev/nvidia0." in causes
     assert "**FAILED** openvino: CLIP. builder, build: killed by SIGSEGV." in causes
@@ -71,13 +49,13 @@ def test_equal_causes_are_one_line_and_every_other_has_its_own() -> None:
 
 
 def test_bounds_stand_beside_errors() -> None:
-    table = section(render(full()), "Agreement and its bounds")
+    table = section(render(make.full_matrix()), "Agreement and its bounds")
     row = [each.strip() for each in line(table, "| BERT |").strip("|").split("|")]
     assert row[2:] == ["1.0e-07 / 1.0e-06", "—", "2.0e+00 / 1.0e-06 (INACCURATE)", "—"]
 
 
 def test_each_kind_of_family_has_its_table_with_units() -> None:
-    page = render(full())
+    page = render(make.full_matrix())
     for heading in ("Text", "Vision", "Audio", "Embeddings", "Generation"):
         assert section(page, heading).count("latency"), heading
     row = [each.strip() for each in line(section(page, "Text"), r"| BERT (tiny, f32) | latency").strip("|").split("|")]
@@ -87,13 +65,13 @@ def test_each_kind_of_family_has_its_table_with_units() -> None:
 
 def test_an_unstable_figure_is_marked() -> None:
     shaky = {"latency": Metric(value=2e-3, unit="s", stable=False)}
-    page = render(matrix(make.report(make.cell(metrics=shaky))))
+    page = render(make.matrix(make.report(make.cell(metrics=shaky))))
     assert "✔ REAL ~2.00 ms" in page
     assert "| latency | ms | ~2.00 |" in page
 
 
 def test_machine_versions_warnings_and_superseded_are_there() -> None:
-    page = render(matrix(
+    page = render(make.matrix(
         make.report(make.cell()), make.report(make.cell(), session="s0", start=-9, machine=make.on("attic")),
         make.report(make.cell(backend="openvino", checkpoint=make.checkpoint("other")), session="s3"),
     ))  # fmt: skip
@@ -104,18 +82,18 @@ def test_machine_versions_warnings_and_superseded_are_there() -> None:
 
 
 def test_several_devices_share_a_place_with_their_names() -> None:
-    page = render(matrix(make.report(*(make.cell(device=name) for name in ("one", "two")))))
+    page = render(make.matrix(make.report(*(make.cell(device=name) for name in ("one", "two")))))
     assert "✔ REAL 1.90 ms (one)<br>✔ REAL 1.90 ms (two)" in page
 
 
 def test_a_family_that_is_not_installed_has_a_row_and_a_table() -> None:
-    page = render(matrix(make.report(make.cell("mamba"))))
+    page = render(make.matrix(make.report(make.cell("mamba"))))
     assert line(page, "| mamba |")
     assert "mamba (tiny, f32)" in section(page, "Other")
 
 
 def test_the_page_is_the_same_every_time() -> None:
-    assert render(full()) == render(full())
+    assert render(make.full_matrix()) == render(make.full_matrix())
 
 
 nasty = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20) | st.sampled_from(
@@ -127,7 +105,7 @@ nasty = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20) | st.samp
 def test_no_text_of_a_report_can_break_a_table_or_become_markup(name: str, reason: str) -> None:
     evidence = Evidence(layer=Layer.AGREEMENT, checks=(Check(name="error", value=2, bound=1, text=reason),))
     cells = (make.cell(name, reason, evidence=(evidence,), size=name, device=reason), make.failed(reason, "cpu"))
-    page = render(matrix(make.report(*cells, session=name)))
+    page = render(make.matrix(make.report(*cells, session=name)))
     body = re.sub(r"^```+text\n.*?^```+$", "", page, flags=re.MULTILINE | re.DOTALL)
     assert not re.search("(?<!`)<script", body)  # in a code span it is text
     assert "\x1b" not in page

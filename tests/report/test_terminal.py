@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import pytest
 from rich.cells import cell_len
@@ -12,7 +13,6 @@ from assay.report import grid
 from assay.report.terminal import print_matrix
 from assay.schema import Matrix, Metric, Status
 from tests import strategies as make
-from tests.report.test_markdown import full, matrix
 
 
 class Terminal(io.StringIO):
@@ -30,7 +30,7 @@ def printed(shown: Matrix, width: int = 80, stream: io.StringIO | None = None) -
 
 def crowded() -> Matrix:
     """Long names, many columns, several devices."""
-    return matrix(
+    return make.matrix(
         make.report(*(make.cell(name) for name in families.names())),
         make.report(make.cell(backend="a-very-long-backend-name"), session="s2"),
         make.report(make.cell(device="A Device With A Very Long Name Indeed 9000"), session="s3"),
@@ -40,20 +40,19 @@ def crowded() -> Matrix:
 
 
 @pytest.mark.parametrize("width", [80, 100, 60])
-@pytest.mark.parametrize("make_matrix", [full, crowded])
-def test_it_fits(make_matrix: object, width: int) -> None:
-    assert callable(make_matrix)
-    for line in printed(make_matrix(), width).splitlines():
+@pytest.mark.parametrize("build", [make.full_matrix, crowded])
+def test_it_fits(build: Callable[[], Matrix], width: int) -> None:
+    for line in printed(build(), width).splitlines():
         assert cell_len(line) <= width, line
 
 
 def test_four_columns_stand_in_one_table_of_80() -> None:
-    head = printed(full()).splitlines()[1].split()
+    head = printed(make.full_matrix()).splitlines()[1].split()
     assert head == ["family", "cpu", "cuda", "openvino", "onnxruntime"]
 
 
 def test_every_status_has_a_glyph_of_its_own_and_its_word() -> None:
-    text = printed(full())
+    text = printed(make.full_matrix())
     assert set(grid.GLYPHS) == set(grid.MEANINGS) == set(Status)
     assert len(set(grid.GLYPHS.values())) == len(Status)
     for status in Status:
@@ -61,37 +60,37 @@ def test_every_status_has_a_glyph_of_its_own_and_its_word() -> None:
 
 
 def test_the_short_of_everything_is_there() -> None:
-    text = printed(full())
+    text = printed(make.full_matrix())
     for part in ("✔ REAL 1.90 ms", "40 cells: 10 REAL", "cuda: all 10 families", "8,421 tokens/s", "123 MiB",
                  "1.0e-07 / 1.0e-06", "torch 2.13.0+cpu", "Some Processor"):  # fmt: skip
         assert part in text
     older = make.report(make.cell(), session="s0", start=-1)
     other = make.report(make.cell(backend="openvino", checkpoint=make.checkpoint("other")), session="s2")
-    text = printed(matrix(make.report(make.cell()), older, other))
+    text = printed(make.matrix(make.report(make.cell()), older, other))
     assert "1 superseded" in text
     assert "warning: bert, tiny, f32: the local test model differs" in text
 
 
 def test_an_unstable_figure_is_marked() -> None:
     shaky = {"latency": Metric(value=2e-3, unit="s", stable=False)}
-    assert "✔ REAL ~2.00 ms" in printed(matrix(make.report(make.cell(metrics=shaky))))
+    assert "✔ REAL ~2.00 ms" in printed(make.matrix(make.report(make.cell(metrics=shaky))))
 
 
 def test_colour_only_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
-    assert "\x1b[32m✔ REAL" in printed(full(), stream=Terminal())
-    assert "\x1b[" not in printed(full())
+    assert "\x1b[32m✔ REAL" in printed(make.full_matrix(), stream=Terminal())
+    assert "\x1b[" not in printed(make.full_matrix())
     monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b[32m" not in printed(full(), stream=Terminal())
+    assert "\x1b[32m" not in printed(make.full_matrix(), stream=Terminal())
 
 
 def test_no_text_of_a_report_reaches_the_terminal_raw() -> None:
     cell = make.failed("\x1b[2Jbert", "c\x07pu", known=True)
     assert cell.failure is not None
     spoilt = cell.model_copy(update={"failure": cell.failure.model_copy(update={"reason": "\x1b]0;title\x07[bold]"})})
-    text = printed(matrix(make.report(spoilt)))
+    text = printed(make.matrix(make.report(spoilt)))
     assert "\x1b" not in text
     assert "\x07" not in text
     assert "[bold]" in text

@@ -118,7 +118,7 @@ def _recorder() -> Any:
 
     names = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16", torch.float64: "f64"}
 
-    class Recorder(TorchDispatchMode):  # type: ignore[misc]
+    class Recorder(TorchDispatchMode):
         def __init__(self) -> None:
             super().__init__()
             self.operations: list[Operation] = []

@@ -6,10 +6,11 @@ within a bound derived from the declared precision.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from assay.errors import listed
 from assay.schema import Check, Evidence, Layer, Status
 
 if TYPE_CHECKING:
@@ -46,20 +47,25 @@ def judge(case: Case) -> Evidence:
     )
 
 
-def follows(name: str, answers: list[Answer], what: str) -> Check:
+def follows(name: str, answers: Sequence[Answer], what: str) -> Check:
     """Whether outputs of equal shapes change from call to call as the reference's do."""
+    return aligned(name, list(combinations(answers, 2)), what)
+
+
+def aligned(name: str, pairs: Sequence[tuple[Answer, Answer]], what: str) -> Check:
+    """Whether outputs change within each pair as the reference's do; outputs that are not there follow nothing."""
     from assay.evidence.case import difference
     from assay.evidence.deviation import alignment
 
+    answers = [answer for pair in pairs for answer in pair]
+    if absent := sorted({output for answer in answers for output in answer.absent()}):
+        text = f"outputs do not follow the {what}: missing, no numbers or of another shape: {listed(absent)}"
+        return Check(name=name, value=0, bound=FOLLOWS, sense="at_least", text=text)
     if any(answer.broken() for answer in answers):
-        return Check(name=name, text=f"whether outputs follow the {what} cannot be told: values are missing")
-    changes = [
-        (difference(left.outputs, right.outputs), difference(left.expected, right.expected))
-        for left, right in combinations(answers, 2)
-    ]
-    value = alignment(changes)
+        return Check(name=name, text=f"whether outputs follow the {what} cannot be told: values are not finite")
+    value = alignment(
+        [(difference(left.outputs, right.outputs), difference(left.expected, right.expected)) for left, right in pairs]
+    )
     verb = "follow" if value >= FOLLOWS else "do not follow"
-    return Check(
-        name=name, value=value, bound=FOLLOWS, sense="at_least",
-        text=f"outputs {verb} the {what}: their changes align with the reference's at cosine {value:.3g}",
-    )  # fmt: skip
+    text = f"outputs {verb} the {what}: their changes align with the reference's at cosine {value:.3g}"
+    return Check(name=name, value=value, bound=FOLLOWS, sense="at_least", text=text)

@@ -32,14 +32,19 @@ class Answer:
     noise: Arrays
     masks: Arrays
 
+    def absent(self) -> list[str]:
+        """The outputs that are missing, are no numbers, or have another shape."""
+        shapes = {name: array.shape for name, array in self.outputs.items()}
+        return [name for name, exact in self.expected.items() if shapes.get(name) != exact.shape]
+
     def broken(self) -> int:
-        """Values that are missing, or not finite where the reference's are; a missing output counts in full."""
-        count = 0
+        """Values that are missing or not finite; an absent output counts in full."""
+        absent = self.absent()
+        count = sum(self.expected[name].size for name in absent)
         for name, exact in self.expected.items():
-            found = self.outputs.get(name)
-            if found is None or found.shape != exact.shape:
-                count += exact.size
+            if name in absent:
                 continue
+            found = self.outputs[name]
             keep = np.ones(exact.shape[:-1], bool) if name not in self.masks else self.masks[name]
             count += int(np.count_nonzero(~np.isfinite(found[keep].astype(np.float64))))
         return count

@@ -40,7 +40,7 @@ _EXACT = {
 _FLOAT64 = {torch.float32: torch.float64}
 
 
-class TrueFloat64(TorchFunctionMode):  # type: ignore[misc]
+class TrueFloat64(TorchFunctionMode):
     """Turns every request for float32 inside a model into one for float64.
 
     Norms, rotary tables and eager softmaxes cast to float32 inside; in a reference that is an error.
@@ -164,7 +164,7 @@ def _perturbed(module: torch.nn.Module, unit: float, signs: torch.Generator) -> 
                 parameter.copy_(original)
 
 
-class _Rounding(TorchDispatchMode):  # type: ignore[misc]
+class _Rounding(TorchDispatchMode):
     """Moves the result of every operation that computes with inexact values.
 
     Views and copies round nothing. What follows from integers alone stays as it is: T5 sorts

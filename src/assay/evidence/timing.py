@@ -35,7 +35,7 @@ def judge(case: Case) -> Evidence:
         layer=Layer.TIMING,
         checks=(
             error_check("sampled_error", case.timed, case.precision),
-            follows("sampled_follows_inputs", list(case.timed), "inputs of the timed loop"),
+            follows("sampled_follows_inputs", case.timed, "inputs of the timed loop"),
             covered,
         ),
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from assay.errors import listed
-from assay.evidence.agreement import FOLLOWS
+from assay.evidence.agreement import aligned
 from assay.schema import Check, Evidence, Layer, Status
 
 if TYPE_CHECKING:
@@ -30,28 +30,15 @@ def judge(case: Case) -> Evidence:
     """The twin's error, whether outputs moved from the checkpoint to the twin, and the artifact's tensors."""
     from assay.evidence.case import error_check
 
+    pairs = list(zip(case.challenges, case.twin, strict=True))
     return Evidence(
         layer=Layer.WEIGHTS,
-        checks=(error_check("twin_error", case.twin, case.precision), _follows(case), _tensors(case)),
+        checks=(
+            aligned("follows_weights", pairs, "weights"),
+            error_check("twin_error", case.twin, case.precision),
+            _tensors(case),
+        ),
     )
-
-
-def _follows(case: Case) -> Check:
-    from assay.evidence.case import difference
-    from assay.evidence.deviation import alignment
-
-    name = "follows_weights"
-    if any(answer.broken() for answer in (*case.challenges, *case.twin)):
-        return Check(name=name, text="whether outputs follow the weights cannot be told: values are missing")
-    value = alignment([
-        (difference(twin.outputs, own.outputs), difference(twin.expected, own.expected))
-        for own, twin in zip(case.challenges, case.twin, strict=True)
-    ])  # fmt: skip
-    verb = "follow" if value >= FOLLOWS else "do not follow"
-    return Check(
-        name=name, value=value, bound=FOLLOWS, sense="at_least",
-        text=f"outputs {verb} the weights: changes from checkpoint to twin align at cosine {value:.3g}",
-    )  # fmt: skip
 
 
 def _tensors(case: Case) -> Check:

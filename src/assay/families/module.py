@@ -12,7 +12,7 @@ from assay.errors import UsageError, listed
 from assay.families.base import Family
 
 
-class JudgedModule(torch.nn.Module):  # type: ignore[misc]
+class JudgedModule(torch.nn.Module):
     """Keyword tensors in, the family's judged outputs out; the pretrained model is `model`."""
 
     def __init__(self, family: Family, model: PreTrainedModel) -> None:

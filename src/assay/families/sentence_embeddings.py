@@ -145,14 +145,13 @@ class SentenceEmbeddings(Family):
 
         states = model(**inputs).last_hidden_state
         mask = inputs["attention_mask"].unsqueeze(-1)
-        match self.pooling.mode:
-            case "mean":
-                weights = mask.to(states.dtype)
-                vector = (states * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
-            case "cls":
-                vector = states[:, 0]
-            case "max":
-                vector = states.masked_fill(mask == 0, torch.finfo(states.dtype).min).amax(1)
+        if self.pooling.mode == "cls":
+            vector = states[:, 0]
+        elif self.pooling.mode == "max":
+            vector = states.masked_fill(mask == 0, torch.finfo(states.dtype).min).amax(1)
+        else:
+            weights = mask.to(states.dtype)
+            vector = (states * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
         if self.pooling.normalise:
             vector = torch.nn.functional.normalize(vector, dim=-1)
         return {"sentence_embedding": vector}

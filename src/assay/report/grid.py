@@ -115,7 +115,7 @@ def rows(matrix: Matrix) -> list[Row]:
             for cell in mine:
                 if cell.checkpoint is None or checkpoint is None or cell.checkpoint.sha256 == checkpoint.sha256:
                     cells[cell.backend].append(cell)
-            table.append(Row(*slot, checkpoint, cells, alone=len(known) < 2))
+            table.append(Row(*slot, checkpoint, cells, alone=len(known) <= 1))
     return table
 
 
@@ -129,7 +129,7 @@ def kinds(table: Iterable[Row]) -> list[tuple[str, list[Row]]]:
 
 def labels(cells: Sequence[MatrixCell]) -> list[str]:
     """What tells the cells of one place apart: nothing for one, else device, machine, workloads or session."""
-    if len(cells) < 2:
+    if len(cells) <= 1:
         return [""] * len(cells)
     ways = [
         [cell.device or "" for cell in cells],

@@ -97,8 +97,10 @@ def _agreement(table: Sequence[Row], columns: Sequence[str]) -> list[str]:
         return []
     return [
         "## Agreement and its bounds",
-        "The largest relative error against the float64 reference, and the bound derived from the precision that was "
-        "declared. The other layers of evidence are in `matrix.json`.",
+        (
+            "The largest relative error against the float64 reference, and the bound derived from the precision that "
+            "was declared. The other layers of evidence are in `matrix.json`."
+        ),
         _table(("family", "weights", *map(_text, columns)), lines),
     ]
 
@@ -123,8 +125,10 @@ def _metrics(table: Sequence[Row], columns: Sequence[str]) -> list[str]:
         return []
     return [
         "## Metrics",
-        "Measured the same way in all columns: medians, with the 95 % interval where a figure was sampled. "
-        "A figure of a cell that is not REAL names its status.",
+        (
+            "Measured the same way in all columns: medians, with the 95 % interval where a figure was sampled. "
+            "A figure of a cell that is not REAL names its status."
+        ),
         *parts,
     ]
 

@@ -8,6 +8,8 @@ from assay.schema import CheckpointRef, Metric
 
 _SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 _BYTES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+_WHOLE = 99.95  # rounds to a hundred, and needs no decimals from there on
+_LARGE, _DECIMALS = 1e9, 5
 
 
 def number(value: float) -> str:
@@ -15,11 +17,11 @@ def number(value: float) -> str:
     size = abs(value)
     if size == 0:
         return "0"
-    if size >= 99.95:
-        return f"{value:,.0f}" if size < 1e9 else f"{value:.2e}"
+    if size >= _WHOLE:
+        return f"{value:,.0f}" if size < _LARGE else f"{value:.2e}"
     # Rounding may carry: 9.996 has one decimal fewer than its digits say.
     decimals = 2 - math.floor(math.log10(float(f"{size:.2e}")))
-    return f"{value:.{decimals}f}" if decimals <= 5 else f"{value:.2e}"
+    return f"{value:.{decimals}f}" if decimals <= _DECIMALS else f"{value:.2e}"
 
 
 def duration(seconds: float) -> str:

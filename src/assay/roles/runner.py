@@ -79,8 +79,9 @@ def _measured(engine: Engine, challenges: Challenges, phase: PhaseLog, folder: P
 
 
 def _save(path: Path, outputs: Mapping[str, np.ndarray]) -> None:
+    """Keep what is numbers; whatever else an engine answers is missing for the judge."""
     arrays: dict[str, Any] = {name: np.asarray(array) for name, array in outputs.items()}
-    np.savez(path, **arrays)
+    np.savez(path, **{name: array for name, array in arrays.items() if array.dtype.kind in "fiub"})
 
 
 def mapped_libraries() -> list[str] | None:
