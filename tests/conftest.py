@@ -11,8 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from assay.schema import SessionReport
+
+# The same cases every time, and no time limit: a busy machine is no bug.
+settings.register_profile("assay", deadline=None, derandomize=True)
+settings.load_profile("assay")
 
 IMPOSTORS = Path(__file__).parent / "impostors"
 

@@ -154,6 +154,12 @@ def test_absence_is_one_cell_whatever_rows_it_stands_in() -> None:
     assert [cell.status for cell in at(matrix, backend="cuda")] == [Status.UNAVAILABLE]
 
 
+def test_absence_says_more_than_a_cell_that_holds_nothing() -> None:
+    blank = make.unavailable().model_copy(update={"unavailable": None})
+    matrix = merged(make.report(make.unavailable()), make.report(blank, session="s2", start=9))
+    assert [cell.status for cell in at(matrix, backend="cuda")] == [Status.UNAVAILABLE]
+
+
 def test_an_early_failure_speaks_for_its_own_machine_alone() -> None:
     here = make.report(make.cell(), session="here")
     there = make.report(make.cell(device="other"), session="there", machine=make.on("tower"))

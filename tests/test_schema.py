@@ -72,6 +72,13 @@ def test_unknown_keys_are_refused_where_they_are(path: str) -> None:
     assert [error["loc"] for error in caught.value.errors()] == [(*parts, "colour")]
 
 
+def test_a_layer_stands_once_in_a_cell() -> None:
+    data = dumped()
+    data["cells"][0]["evidence"] *= 2
+    with pytest.raises(ValidationError, match="holds a layer more than once"):
+        SessionReport.model_validate(data)
+
+
 def test_stored_words_are_not_believed() -> None:
     cell = make.cell(evidence=make.evidence({(Layer.AGREEMENT, "error"): False}))
     data = dumped(make.report(cell))

@@ -50,6 +50,12 @@ def test_nothing_at_all_is_pending() -> None:
     assert conclude(make.unavailable().model_copy(update={"unavailable": None}))[0] is Status.PENDING
 
 
+def test_evidence_about_no_checkpoint_is_unproven() -> None:
+    status, reason = conclude(make.cell().model_copy(update={"checkpoint": None}))
+    assert status is Status.UNPROVEN
+    assert "which checkpoint" in reason
+
+
 @pytest.mark.parametrize(("layer", "name"), CHECKS, ids=IDS)
 def test_a_failed_check_has_its_consequence(layer: Layer, name: str) -> None:
     cell = make.cell(evidence=make.evidence({(layer, name): False}))

@@ -1,6 +1,6 @@
 """The command line: parse, call, print. Whatever is heavy is imported by the command that needs it."""
 
-# ruff: noqa: T201 (printing is what a command line is for)
+
 
 from __future__ import annotations
 

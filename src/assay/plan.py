@@ -9,7 +9,7 @@ from pathlib import Path
 from assay import backends, families
 from assay.backends.base import Backend
 from assay.errors import UsageError, unknown
-from assay.schema import Precision
+from assay.schema import OWN, Precision
 
 SIZES = ("tiny",)
 """The sizes of local test models."""
@@ -34,7 +34,7 @@ class Plan:
 
     def size_of(self, family: str) -> str:
         """The cell's size: `own` where the user brought a checkpoint."""
-        return "own" if family in self.models else self.size
+        return OWN if family in self.models else self.size
 
 
 def make_plan(

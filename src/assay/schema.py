@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, computed_field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, computed_field, field_validator, model_validator
 
 SCHEMA_VERSION: Literal[1] = 1
 OWN = "own"
@@ -241,6 +241,14 @@ class Cell(Record):
     unavailable: Unavailability | None = None
     started_at: Timestamp | None = None
     seconds: Finite | None = None
+
+    @field_validator("evidence")
+    @classmethod
+    def _once_a_layer(cls, evidence: tuple[Evidence, ...]) -> tuple[Evidence, ...]:
+        layers = [each.layer for each in evidence]
+        if len(set(layers)) < len(layers):
+            raise ValueError("holds a layer more than once")
+        return evidence
 
     def layer(self, layer: Layer) -> Evidence | None:
         """This cell's evidence of one layer."""

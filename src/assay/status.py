@@ -41,7 +41,7 @@ def _failed_checks(cell: Cell) -> list[tuple[Status, str]]:
 
 def _unjudged(cell: Cell) -> list[str]:
     """Why a layer that REAL needs is open: absent, incomplete, or with a check that had no number."""
-    open_questions = []
+    open_questions = [] if cell.checkpoint else ["weights not judged: the report does not say which checkpoint ran"]
     for layer in REQUIRED:
         evidence = cell.layer(layer)
         if evidence is None:

@@ -116,6 +116,8 @@ def role_environment() -> dict[str, str]:
         "TRANSFORMERS_VERBOSITY": "error",
         "OMP_NUM_THREADS": count,
         "MKL_NUM_THREADS": count,
+        # Threads that spin while they wait stall each other for a time slice whenever anything else runs.
+        "OMP_WAIT_POLICY": "PASSIVE",
         # OpenBLAS starts its threads at import, and a process with threads cannot fork safely.
         "OPENBLAS_NUM_THREADS": "1",
     }
