@@ -1,7 +1,5 @@
 """The command line: parse, call, print. Whatever is heavy is imported by the command that needs it."""
 
-
-
 from __future__ import annotations
 
 import argparse

@@ -9,7 +9,7 @@ the discrete stochastic arithmetic of Vignes (CESTAC) with random signs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,17 @@ import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
 from assay.families.base import Family, Tensors
 from assay.schema import Precision
 
 UNIT_ROUND_OFF = {Precision.F32: 2.0**-24, Precision.F16: 2.0**-11, Precision.BF16: 2.0**-8}
-DRAWS = 6
+DRAWS = 4
 """Perturbed runs for one floor."""
+SIGNS = 2**20
+"""Random signs that are drawn for one perturbed run."""
 
 _COARSE = {torch.nn.functional.interpolate, torch.sin, torch.cos, torch.Tensor.sin, torch.Tensor.cos}
 _EXACT = {
@@ -173,7 +175,8 @@ class _Rounding(TorchDispatchMode):
 
     def __init__(self, unit: float, signs: torch.Generator) -> None:
         super().__init__()
-        self._unit = unit
+        # Drawing signs costs more than computing: they are drawn once, and every operation reads them elsewhere.
+        self._factors = 1 + unit * (2 * torch.randint(0, 2, (SIGNS,), generator=signs).double() - 1)
         self._signs = signs
         self._inexact = WeakIdKeyDictionary()
 
@@ -184,13 +187,12 @@ class _Rounding(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
-        if not any(each in self._inexact for each in given):
+        if not any(each in self._inexact for each in _tensors((*args, *kwargs.values()))):
             return result
         if not (func.is_view or func._schema.is_mutable or func._schema.name in _EXACT):
             result = tree_map_only(torch.Tensor, self.nudged, result)
-        for each in tree_leaves(result):
-            if isinstance(each, torch.Tensor) and each.is_floating_point():
+        for each in _tensors((result,)):
+            if each.is_floating_point():
                 self.inexact(each)
         return result
 
@@ -198,6 +200,19 @@ class _Rounding(TorchDispatchMode):
         """The tensor, every value moved up or down by the unit; integers as they are."""
         if not tensor.is_floating_point():
             return tensor
-        sign = torch.randint(0, 2, tensor.shape, generator=self._signs, dtype=torch.int8)
+        size = tensor.numel()
+        start = int(torch.randint(0, SIGNS, (), generator=self._signs))
+        factors = (
+            self._factors.roll(-start).repeat(-(-size // SIGNS)) if size > SIGNS - start else self._factors[start:]
+        )
         limits = torch.finfo(tensor.dtype)  # masks hold the type's least value
-        return (tensor * (1 + self._unit * (2.0 * sign - 1))).clamp(limits.min, limits.max)
+        return torch.mul(tensor, factors[:size].view(tensor.shape)).clamp_(limits.min, limits.max)
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    """The tensors among an operator's arguments or results, those in lists included."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from (each for each in value if isinstance(each, torch.Tensor))

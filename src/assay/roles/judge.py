@@ -26,7 +26,7 @@ from assay.roles.phases import PhaseLog
 from assay.schema import Evidence, Precision
 
 LAYERS = (agreement, weights, placement, timing, provenance)
-PREPROCESSED = 20
+PREPROCESSED = 10
 """Raw samples that are timed."""
 
 
