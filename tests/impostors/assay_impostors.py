@@ -104,6 +104,9 @@ class RandomWeights(OnnxRuntime):
         family = checkpoint.family  # type: ignore[attr-defined]
         return super().build(checkpoints.local(family, "tiny", seed=4242), precision=precision)
 
+    def build_twin(self, checkpoint: object, twin: object, *, precision: Precision) -> Artifact:
+        return self.build(twin, precision=precision)
+
 
 class TorchInsideEngine(Engine):
     """torch computes; the trace tells a story about OpenVINO."""
@@ -127,6 +130,9 @@ class TorchInside(OpenVino):
     def build(self, checkpoint: object, *, precision: Precision) -> Artifact:
         folder = str(checkpoint.path)  # type: ignore[attr-defined]
         return Artifact(family=checkpoint.family, path=folder, format="checkpoint")  # type: ignore[attr-defined]
+
+    def build_twin(self, checkpoint: object, twin: object, *, precision: Precision) -> Artifact:
+        return self.build(twin, precision=precision)
 
     def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> Engine:
         from assay.backends.cpu import BACKEND

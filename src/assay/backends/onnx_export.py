@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from assay.backends.base import Artifact
+from assay.backends.base import Artifact, Backend
 from assay.families.base import Family
 from assay.files import published_folder
 from assay.schema import Precision
@@ -32,9 +32,21 @@ MANIFEST = "export.json"
 MATRIX = 2
 OPSET = 20
 """At 20 attention stays decomposed, so that no runtime puts a quantised cache behind it by itself."""
-EXPORTER = ("transformers.exporters.exporter_onnx",)
-"""What a builder's server imports ahead for an export."""
 _PACKAGES = ("torch", "transformers", "onnx", "onnxscript")
+
+
+class OnnxBackend(Backend):
+    """A column that runs the shared export."""
+
+    builder_preload = ("transformers.exporters.exporter_onnx",)
+
+    def build(self, checkpoint: Checkpoint, *, precision: Precision) -> Artifact:
+        """The shared ONNX export."""
+        return export(checkpoint, precision=precision)
+
+    def build_twin(self, checkpoint: Checkpoint, twin: Checkpoint, *, precision: Precision) -> Artifact:
+        """The same graph with the twin's tensors."""
+        return export_twin(checkpoint, twin, precision=precision)
 
 
 def export(checkpoint: Checkpoint, *, precision: Precision) -> Artifact:
@@ -128,11 +140,11 @@ def _substitute(source: Path, checkpoint: Checkpoint, twin: Checkpoint, target: 
     )
     others = {name: array for file in weight_files(twin.path) for name, array in load_file(file).items()}
     for value in _weights(program):
-        found = places.get(digest(value.const_value.numpy()))
-        if found is None:
-            continue  # a constant of the graph, not a parameter
-        replacement = _one_replacement(found, others)
-        value.const_value = onnx_ir.tensor(replacement, name=value.name)
+        array = value.const_value.numpy()
+        found = places.get(digest(array))
+        if found is None or array.dtype.kind != "f":
+            continue  # a constant of the graph or an index that every checkpoint shares, not a weight
+        value.const_value = onnx_ir.tensor(_one_replacement(found, others), name=value.name)
     onnx_ir.save(program, str(target), external_data=f"{MODEL_FILE}.data")
 
 
@@ -146,6 +158,8 @@ def _by_digest(parameters: Mapping[str, np.ndarray]) -> dict[str, list[tuple[str
 
 
 def _one_replacement(found: Sequence[tuple[str, bool]], others: Mapping[str, np.ndarray]) -> np.ndarray:
+    if any(name not in others for name, _ in found):
+        raise _Ambiguous(found)  # the checkpoint names its tensors otherwise than the model does
     candidates = [others[name].T if turned else others[name] for name, turned in found]
     if any(not np.array_equal(candidates[0], candidate) for candidate in candidates[1:]):
         raise _Ambiguous(found)

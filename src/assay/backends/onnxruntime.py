@@ -6,15 +6,12 @@ import json
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from assay.backends.base import Artifact, Backend, Engine, Operation, PhaseClock, Tensors
-from assay.backends.onnx_export import EXPORTER, MODEL_FILE
+from assay.backends.base import Artifact, Engine, Operation, PhaseClock, Tensors
+from assay.backends.onnx_export import MODEL_FILE, OnnxBackend
 from assay.devices import Device, cpu_device
 from assay.schema import Precision
-
-if TYPE_CHECKING:
-    from assay.checkpoints import Checkpoint
 
 COMPUTE = frozenset({
     "MatMul", "Gemm", "Conv", "FusedMatMul", "FusedGemm", "FusedConv", "Attention", "MultiHeadAttention",
@@ -27,13 +24,12 @@ _PRECISIONS = {"float": "f32", "float16": "f16", "bfloat16": "bf16", "double": "
 _PROVIDER_DEVICES = {PROVIDER: "cpu", "CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}
 
 
-class OnnxRuntime(Backend):
+class OnnxRuntime(OnnxBackend):
     """The `onnxruntime` column."""
 
     name = "onnxruntime"
     environment = "onnxruntime"
     preload = ("onnxruntime",)
-    builder_preload = EXPORTER
     libraries = ("libonnxruntime", "onnxruntime_pybind11_state")
     packages = ("onnxruntime", "torch", "transformers", "onnx", "onnxscript", "numpy")
 
@@ -44,18 +40,6 @@ class OnnxRuntime(Backend):
     def precisions(self, device: Device) -> Sequence[Precision]:
         """The CPU provider computes in the types of the graph, and transformers need f32 there."""
         return (Precision.F32,)
-
-    def build(self, checkpoint: Checkpoint, *, precision: Precision) -> Artifact:
-        """The shared ONNX export."""
-        from assay.backends.onnx_export import export
-
-        return export(checkpoint, precision=precision)
-
-    def build_twin(self, checkpoint: Checkpoint, twin: Checkpoint, *, precision: Precision) -> Artifact:
-        """The same graph with the twin's tensors."""
-        from assay.backends.onnx_export import export_twin
-
-        return export_twin(checkpoint, twin, precision=precision)
 
     def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> Engine:
         """One session on the CPU provider; optimising the graph is part of creating it."""

@@ -5,17 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from assay.backends.base import Artifact, Backend, Engine, Operation, PhaseClock, Tensors
-from assay.backends.onnx_export import EXPORTER, MODEL_FILE
+from assay.backends.base import Artifact, Engine, Operation, PhaseClock, Tensors
+from assay.backends.onnx_export import MODEL_FILE, OnnxBackend
 from assay.devices import Device, cpu_device
 from assay.schema import Precision
-
-if TYPE_CHECKING:
-    from assay.checkpoints import Checkpoint
 
 COMPUTE = frozenset({
     "FullyConnected", "MatMul", "Gemm", "Convolution", "GroupConvolution", "ScaledDotProductAttention",
@@ -27,13 +24,12 @@ _FLOATS = {"f32", "bf16", "f16", "f64", "i8", "u8", "i4", "u4"}
 _PRIMITIVE_PRECISION = re.compile(r"_(f32|bf16|f16|i8|u8)$")
 
 
-class OpenVino(Backend):
+class OpenVino(OnnxBackend):
     """The `openvino` column."""
 
     name = "openvino"
     environment = "openvino"
     preload = ("openvino",)
-    builder_preload = EXPORTER
     libraries = ("libopenvino", "_pyopenvino")
     packages = ("openvino", "torch", "transformers", "onnx", "onnxscript", "numpy")
 
@@ -44,18 +40,6 @@ class OpenVino(Backend):
     def precisions(self, device: Device) -> Sequence[Precision]:
         """f32 everywhere; what else the processor has comes with precision as a dimension."""
         return (Precision.F32,)
-
-    def build(self, checkpoint: Checkpoint, *, precision: Precision) -> Artifact:
-        """The shared ONNX export."""
-        from assay.backends.onnx_export import export
-
-        return export(checkpoint, precision=precision)
-
-    def build_twin(self, checkpoint: Checkpoint, twin: Checkpoint, *, precision: Precision) -> Artifact:
-        """The same graph with the twin's tensors."""
-        from assay.backends.onnx_export import export_twin
-
-        return export_twin(checkpoint, twin, precision=precision)
 
     def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> Engine:
         """Read and compile, told the precision: left to itself OpenVINO takes bf16 and a u8 cache."""
