@@ -26,8 +26,10 @@ Assay = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One cache for the whole run: models and exports are made once."""
-    folder = Path(os.environ.get("ASSAY_TEST_CACHE") or tmp_path_factory.mktemp("cache"))
+    """One cache for the whole run, all of its workers included: models and exports are made once."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    folder = Path(os.environ.get("ASSAY_TEST_CACHE") or shared / "cache")
     before = os.environ.get("ASSAY_CACHE")
     os.environ["ASSAY_CACHE"] = str(folder)
     yield folder

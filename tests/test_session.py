@@ -15,7 +15,10 @@ CPU_COLUMNS = ("cpu", "openvino", "onnxruntime")
 FAULTY = "clip"
 
 
-@pytest.fixture(scope="module", params=CPU_COLUMNS)
+# The columns that share exports run one after the other, on one worker.
+@pytest.fixture(scope="module", params=[
+    pytest.param(name, marks=pytest.mark.xdist_group("torch" if name == "cpu" else "onnx")) for name in CPU_COLUMNS
+])  # fmt: skip
 def column(request: pytest.FixtureRequest, assay: Assay, tmp_path_factory: pytest.TempPathFactory) -> SessionReport:
     """A whole column: all ten families on one backend."""
     folder = tmp_path_factory.mktemp(request.param)

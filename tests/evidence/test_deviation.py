@@ -30,6 +30,20 @@ def test_honest_noise_of_the_floor_s_size_passes_in_every_shape(shape: tuple[int
     assert worst < 1
 
 
+def test_a_value_near_zero_among_few_rows_is_no_false_alarm() -> None:
+    """Embeddings of one sentence: rounding is as large beside a value near zero as beside any other."""
+    worst = 0.0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        reference = rng.standard_normal((1, 384))
+        noise = reference + U * rng.standard_normal((DRAWS, 1, 384))
+        output = reference + 2 * U * rng.standard_normal((1, 384))
+        worst = max(worst, deviation(output, reference, noise, None, factor=8, where="y").share)
+        output[0, 7] += 100 * U  # one wrong element still shows
+        assert deviation(output, reference, noise, None, factor=2, where="y").share > 1
+    assert worst < 0.5
+
+
 @pytest.mark.parametrize("floors", [20, 1000])
 def test_one_wrong_element_cannot_hide_in_a_large_norm(floors: float) -> None:
     rng = np.random.default_rng(0)

@@ -16,6 +16,10 @@ K = {Precision.F32: 8.0, Precision.F16: 2.0, Precision.BF16: 2.0}
 PRIOR = 32
 """Degrees of freedom with which the median floor of an output stands behind that of one row or channel."""
 
+FEWEST = 8
+"""Rows below which channels are not compared on their own: the floor of a channel of one value, which may lie near
+zero, cannot be told from four draws. A wrong element shows in its row then."""
+
 ALPHA = 1e-6
 """The chance that a group of honest values passes its bound by the luck of few degrees of freedom."""
 _Z = NormalDist().inv_cdf(1 - ALPHA)
@@ -64,6 +68,8 @@ def deviation(
     error = output.astype(np.float64)[keep] - exact
     spread = noise[:, keep] - exact
     rows = _groups(error, exact, spread, factor, f"row of {where}")
+    if len(exact) < FEWEST:
+        return rows
     channels = _groups(error.T, exact.T, spread.transpose(0, 2, 1), factor, f"channel of {where}")
     return worst((rows, channels))
 

@@ -140,8 +140,7 @@ class Server:
         deadline = time.monotonic() + limit
         while self.receive(_POLL) is None:
             if time.monotonic() > deadline:
-                self.stop()
-                raise ServerGone(f"imports of {', '.join(preload)} took more than {limit:g} s", self._tail())
+                raise ServerGone(f"imports of {', '.join(preload)} took more than {limit:g} s", self.stop())
 
     def send(self, record: Mapping[str, str]) -> None:
         """Ask for a role."""
@@ -168,17 +167,12 @@ class Server:
         return answer
 
     def _gone(self) -> ServerGone:
-        self.stop()
-        log = self._tail()
+        log = self.stop()
         lines = [line.strip() for line in log.splitlines() if line.strip()]
         return ServerGone(lines[-1] if lines else f"the server ended with code {self._process.returncode}", log)
 
-    def _tail(self) -> str:
-        self._log.seek(0)
-        return self._log.read()[-LOG_TAIL:]
-
-    def stop(self) -> None:
-        """End the server; what it has forked dies with it."""
+    def stop(self) -> str:
+        """End the server; what it has forked dies with it. Returns the end of its log."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
@@ -187,6 +181,9 @@ class Server:
             if pipe:
                 with suppress(BrokenPipeError):
                     pipe.close()
+        with self._log:
+            self._log.seek(0)
+            return self._log.read()[-LOG_TAIL:]
 
 
 class _Call:
