@@ -30,7 +30,10 @@ from assay.schema import (
 )
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-WORKLOADS = (Workload(name="measured", batch=1, length=16), Workload(name="padded", batch=3, length=9, padded=True))
+WORKLOADS = (
+    Workload(name="measured", batch=1, length=16), Workload(name="padded", batch=3, length=9, padded=True),
+    Workload(name="decode", batch=1, length=16, new_tokens=32),
+)  # fmt: skip
 CPU = "Some Processor"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from assay import families
+from assay.families.generation import GeneratingFamily
 from assay.schema import Layer, SessionReport, Status, Verdict
 from tests.conftest import Assay, report_in
 
@@ -50,6 +51,9 @@ def test_every_cell_has_metrics_with_raw_samples(column: SessionReport) -> None:
         assert ("export_time" in cell.metrics) is exported
         assert ("compile_time" in cell.metrics) is exported
         assert len(cell.samples["latency"]) == cell.metrics["latency"].samples >= 30
+        if isinstance(families.load(cell.family), GeneratingFamily):
+            assert {"time_to_first_token", "time_per_output_token", "cache_bytes_per_token"} <= set(cell.metrics)
+            assert len(cell.samples["time_per_output_token"]) >= 6 * 32
         own = set(families.load(cell.family).metrics.__annotations__) - {"return"}
         assert own  # the family's own figures are tested with the families
         assert cell.metrics["peak_memory"].value > 2**20
@@ -112,6 +116,17 @@ def test_impostors_are_caught(assay: Assay, tmp_path: Path, impostor: str, statu
     assert cell.status is status, cell.reason
     evidence = cell.layer(layer)
     assert evidence is not None and evidence.verdict is Verdict.FAILED
+
+
+def test_a_cache_that_nobody_resets_is_caught(assay: Assay, tmp_path: Path) -> None:
+    done = assay("run", "--backend", "stale", "--family", "llama", "--reports", tmp_path)
+    assert done.returncode == 1, done.stderr
+    (cell,) = report_in(tmp_path / "sessions").cells
+    assert cell.status is Status.INACCURATE, cell.reason
+    agreement = cell.layer(Layer.AGREEMENT)
+    assert agreement is not None
+    reset = agreement.check("reset")
+    assert reset is not None and reset.verdict is Verdict.FAILED
 
 
 def test_resume_runs_only_what_is_missing(assay: Assay, tmp_path: Path) -> None:

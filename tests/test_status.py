@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assay.evidence import LAYERS
+from assay.evidence.agreement import DECODING
 from assay.schema import Check, Evidence, Layer, Status
 from assay.status import PRECEDENCE, REQUIRED, conclude
 from tests import strategies as make
@@ -54,6 +55,15 @@ def test_evidence_about_no_checkpoint_is_unproven() -> None:
     status, reason = conclude(make.cell().model_copy(update={"checkpoint": None}))
     assert status is Status.UNPROVEN
     assert "which checkpoint" in reason
+
+
+def test_checks_of_decoding_are_needed_where_tokens_are_decoded_alone() -> None:
+    kept = tuple(check for check in make.evidence()[0].checks if check.name not in DECODING)
+    evidence = (Evidence(layer=Layer.AGREEMENT, checks=kept), *without(Layer.AGREEMENT))
+    decoding = make.cell(evidence=evidence)
+    assert conclude(decoding) == (Status.UNPROVEN, "agreement not judged: no tokens, reset in the report")
+    one_pass = decoding.model_copy(update={"workloads": make.WORKLOADS[:2]})
+    assert conclude(one_pass)[0] is Status.REAL
 
 
 @pytest.mark.parametrize(("layer", "name"), CHECKS, ids=IDS)

@@ -12,6 +12,7 @@ from typing import Any
 from assay import families
 from assay.challenge import draw_seed
 from assay.devices import Device
+from assay.families.generation import GeneratingFamily
 from assay.measure.statistics import duration, once
 from assay.plan import Plan
 from assay.roles.process import Answer, OnPhase, RoleFailed, Servers
@@ -54,7 +55,7 @@ class CellRun:
             size=self._plan.size_of(self._family.id),
             precision=self._plan.precision,
             device=self._device.name,
-            workloads=(self._family.measured, *self._family.challenges),
+            workloads=self._family.workloads,
             phases=tuple(self._phases),
             started_at=started.isoformat(timespec="milliseconds"),
             seconds=time.monotonic() - clock,
@@ -73,6 +74,10 @@ class CellRun:
         self._record["samples"] = {"latency": tuple(run.response["samples"])}
         if judged["preprocessing"]:
             self._record["samples"]["preprocessing_time"] = tuple(judged["preprocessing"])
+        if decoding := run.response["decoding"]:
+            self._record["samples"] |= {
+                "time_to_first_token": tuple(decoding["first"]), "time_per_output_token": tuple(decoding["steps"]),
+            }  # fmt: skip
         self._record["metrics"] = self._metrics(built, run, judged)
 
     def _call(self, role: str, preload: tuple[str, ...], request: Mapping[str, Any], name: str) -> Answer:
@@ -142,7 +147,12 @@ class CellRun:
             metrics["preprocessing_time"] = duration(judged["preprocessing"])
         metrics |= _memory(run.response["memory"])
         config = _config(Path(built["checkpoint"]["path"]))
-        return metrics | self._family.metrics(config, self._family.measured, metrics["latency"])
+        metrics |= self._family.metrics(config, self._family.measured, metrics["latency"])
+        decoding = run.response["decoding"]
+        if decoding and isinstance(self._family, GeneratingFamily):
+            first, each = duration(decoding["first"]), duration(decoding["steps"])
+            metrics |= self._family.decoding_metrics(config, first, each, decoding["cache"])
+        return metrics
 
 
 def _config(checkpoint: Path) -> dict[str, Any]:

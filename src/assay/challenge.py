@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from assay.families.base import Config, Family
+from assay.families.generation import GeneratingFamily
 from assay.schema import Workload
 
 
@@ -45,6 +46,27 @@ class Challenges:
     def traced(self) -> dict[str, np.ndarray]:
         """Inputs of the traced call."""
         return self._inputs(self.family.measured, "traced")
+
+    def forced(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """For a family that generates: a prompt, and the tokens that are forced upon the decoder after it."""
+        family = self._generating()
+        tokens = family.tokens(self.config, family.forced, generator(self.seed, "forced", "tokens"))
+        return self._prompt(family.forced, "forced"), tokens
+
+    def greedy(self) -> dict[str, np.ndarray]:
+        """The prompt of a sequence that the model goes on with by itself."""
+        return self._prompt(self._generating().forced, "greedy")
+
+    def decoded(self, number: int) -> dict[str, np.ndarray]:
+        """The prompt of timed sequence `number`."""
+        return self._prompt(self._generating().decoded, "decoded", number)
+
+    def _prompt(self, workload: Workload, *path: str | int) -> dict[str, np.ndarray]:
+        return self._generating().prompt(self.config, workload, generator(self.seed, *path))
+
+    def _generating(self) -> GeneratingFamily:
+        assert isinstance(self.family, GeneratingFamily)
+        return self.family
 
     def _inputs(self, workload: Workload, *path: str | int) -> dict[str, np.ndarray]:
         return self.family.inputs(self.config, workload, generator(self.seed, *path))

@@ -210,12 +210,13 @@ class CheckpointRef(Record):
 
 
 class Workload(Record):
-    """A named shape of inputs. Lengths are tokens; `seconds` is sound; `frames` is video."""
+    """A named shape of inputs. Lengths are tokens (new ones: decoded); `seconds` is sound; `frames` is video."""
 
     name: str
     batch: int = Field(1, ge=1)
     length: int = Field(0, ge=0)
     decoder_length: int = Field(0, ge=0)
+    new_tokens: int = Field(0, ge=0)
     seconds: Finite = Field(0.0, ge=0)
     frames: int = Field(0, ge=0)
     padded: bool = False

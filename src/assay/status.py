@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from assay.evidence import LAYERS
+from assay.evidence.agreement import DECODING
 from assay.schema import Cell, Layer, Status, Verdict
 
 REQUIRED = (Layer.AGREEMENT, Layer.WEIGHTS, Layer.PLACEMENT, Layer.TIMING)
@@ -42,12 +43,14 @@ def _failed_checks(cell: Cell) -> list[tuple[Status, str]]:
 def _unjudged(cell: Cell) -> list[str]:
     """Why a layer that REAL needs is open: absent, incomplete, or with a check that had no number."""
     open_questions = [] if cell.checkpoint else ["weights not judged: the report does not say which checkpoint ran"]
+    decodes = any(workload.new_tokens for workload in cell.workloads)
     for layer in REQUIRED:
         evidence = cell.layer(layer)
         if evidence is None:
             open_questions.append(f"{layer}: no evidence was recorded")
             continue
-        missing = [name for name in LAYERS[layer] if evidence.check(name) is None]
+        needed = (name for name in LAYERS[layer] if decodes or name not in DECODING)
+        missing = [name for name in needed if evidence.check(name) is None]
         if evidence.verdict is not Verdict.PASSED:
             open_questions.append(f"{layer} not judged: {evidence.text}")
         elif missing:

@@ -258,7 +258,6 @@ def test_rates_turn_the_interval_around() -> None:
         ("t5", {"length": 16, "decoder_length": 4}, {"prompt_tokens_per_second": 160}),
         ("language-model", {"length": 16}, {"prompt_tokens_per_second": 160}),
         ("wav2vec2", {"batch": 2, "seconds": 2.0}, {"real_time_factor": 0.025}),
-        ("whisper", {}, {"real_time_factor": 0.1 / 30}),
         ("xclip", {"batch": 2}, {"clips_per_second": 20, "frames_per_second": 160}),
         ("clap", {"batch": 2}, {"real_time_factor": 0.005, "clips_per_second": 20}),
         ("sentence-embeddings", {"batch": 4}, {"vectors_per_second": 40, "dimension": 768}),
@@ -275,6 +274,20 @@ def test_metrics_at_published_dimensions(name: str, workload: dict[str, float], 
             assert metric.better == "neither"
         else:
             assert metric.better == "higher"
+
+
+def test_metrics_of_decoding() -> None:
+    first, each = LATENCY, Metric(value=0.01, unit="s", low=0.005, high=0.02, samples=300)
+    found = families.load("llama").decoding_metrics({}, first, each, 2048)
+    assert found["time_to_first_token"] == first and found["time_per_output_token"] == each
+    assert found["prefill_tokens_per_second"].value == pytest.approx(160)
+    assert found["decode_tokens_per_second"].value == pytest.approx(100)
+    assert (found["cache_bytes_per_token"].value, found["cache_bytes_per_token"].unit) == (2048, "B")
+    whisper = families.load("whisper").decoding_metrics({}, first, each, 2048)
+    # 30 seconds of sound: encoder and first token, then 31 more.
+    assert whisper["real_time_factor"].value == pytest.approx((0.1 + 31 * 0.01) / 30)
+    assert whisper["audio_seconds_per_second"].value == pytest.approx(30 / (0.1 + 31 * 0.01))
+    assert whisper["audio_seconds_per_second"].better == "higher"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from unittest.mock import MagicMock
 import numpy as np
 
 from assay.backends.base import Artifact, Engine, Operation, PhaseClock, Tensors
-from assay.backends.onnxruntime import OnnxRuntime
+from assay.backends.onnxruntime import OnnxRuntime, OnnxRuntimeDecoder
 from assay.backends.openvino import OpenVino
 from assay.backends.torch_eager import TorchEager
 from assay.devices import Device, cpu_device
@@ -159,6 +159,44 @@ class Lowered(TorchEager):
         return super().open(artifact, device=device, precision=Precision.BF16, phase=phase)
 
 
+class StaleDecoder(OnnxRuntimeDecoder):
+    """A prefill of a batch like the last one goes on where that one ended, as states do that nobody resets."""
+
+    def prefill(self, inputs: Tensors) -> Tensors:
+        past = {name: value for name, value in self._bound.items() if name.startswith("past_")}
+        kept = next(iter(past.values())).shape()[2] if past else 0
+        if kept and len(inputs["input_ids"]) == next(iter(past.values())).shape()[0]:
+            tokens = inputs["input_ids"]
+            mask = np.ones((len(tokens), kept), np.int64)
+            self._mask = np.concatenate((mask, inputs["attention_mask"]), axis=1)
+            return {"logits": self.decode(self._feed(tokens, np.array([tokens.shape[1] - 1])))[:, -1]}
+        self._honest_reset()
+        return super().prefill(inputs)
+
+    def run(self, inputs: Tensors) -> Tensors:
+        self._honest_reset()
+        outputs = super().run(inputs)
+        self._honest_reset()
+        return outputs
+
+    def _honest_reset(self) -> None:
+        super().reset()
+
+    def reset(self) -> None:
+        """Says that it did."""
+
+
+class Stale(OnnxRuntime):
+    """Forgets to forget."""
+
+    name = "stale"
+
+    def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> Engine:
+        honest = super().open(artifact, device=device, precision=precision, phase=phase)
+        assert isinstance(honest, OnnxRuntimeDecoder)
+        return StaleDecoder(honest._family, honest._decoder, honest._encoder)
+
+
 class Crashing(OnnxRuntime):
     """A segmentation fault in one family."""
 
@@ -206,7 +244,7 @@ class Telephoning(OnnxRuntime):
 
 zeros, cached, magic, random_weights = Zeros(), Cached(), Magic(), RandomWeights()
 torch_inside, lowered, crashing, hanging = TorchInside(), Lowered(), Crashing(), Hanging()
-homeless, telephoning = Homeless(), Telephoning()
+homeless, telephoning, stale = Homeless(), Telephoning(), Stale()
 
 ENTRY_POINTS = {
     backend.name: f"assay_impostors:{name}"

@@ -21,6 +21,9 @@ from assay.schema import Precision
 if TYPE_CHECKING:
     from assay.checkpoints import Checkpoint
 
+ENCODERS = ("encoder", "dual-encoder")
+"""Kinds of graph that run in one pass; the others decode."""
+
 Tensors = Mapping[str, np.ndarray]
 PhaseClock = Callable[[str], AbstractContextManager[None]]
 """`with phase("compile"):` times a phase and tells the parent process what is going on."""
@@ -74,6 +77,22 @@ class Engine(ABC):
     @abstractmethod
     def run(self, inputs: Tensors) -> Tensors:
         """One forward pass; every output is on the host, as a numpy array, when it returns."""
+
+    def prefill(self, inputs: Tensors) -> Tensors:
+        """A prompt in, `logits` of its last position out, (batch, vocabulary). Decoders alone can."""
+        raise NotImplementedError
+
+    def step(self, tokens: np.ndarray) -> Tensors:
+        """One token for each sequence in, int64 (batch,), the next `logits` out; the engine keeps the cache."""
+        raise NotImplementedError
+
+    def reset(self) -> None:
+        """Forget the sequence: the next call is a new prefill."""
+        raise NotImplementedError
+
+    def cache_size(self) -> int:
+        """Bytes of the keys and values that the cache of the present sequence holds and that grow with it."""
+        raise NotImplementedError
 
     @abstractmethod
     def trace(self, inputs: Tensors) -> tuple[Tensors, list[Operation]]:

@@ -26,8 +26,11 @@ from assay.schema import Precision
 
 if TYPE_CHECKING:
     from assay.checkpoints import Checkpoint
+    from assay.families.graphs import Graph
 
 MODEL_FILE = "model.onnx"
+"""The one graph, or the decoder's where there are two."""
+ENCODER_FILE = "encoder.onnx"
 MANIFEST = "export.json"
 MATRIX = 2
 OPSET = 20
@@ -88,7 +91,7 @@ def _published(family: Family, recipe: dict[str, Any], write: Callable[[Path], N
         shutil.rmtree(folder, ignore_errors=True)
         with published_folder(folder) as draft:
             started = time.perf_counter()
-            write(draft / MODEL_FILE)
+            write(draft)
             manifest = recipe | {"seconds": time.perf_counter() - started}
             (draft / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     seconds = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["seconds"]
@@ -109,19 +112,30 @@ def _recipe(family: Family, checkpoint: Checkpoint, precision: Precision) -> dic
 
 
 def _export(family: Family, checkpoint: Checkpoint, target: Path) -> None:
-    import onnx_ir
+    from assay.families.graphs import graphs
+
+    sample = family.inputs(checkpoint.config(), family.sample, np.random.default_rng(0))
+    for name, graph in graphs(family, checkpoint.path, sample).items():
+        _export_graph(graph, target / f"{name}.onnx")
+
+
+def _export_graph(graph: Graph, file: Path) -> None:
     import torch
     from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
-    module = family.load(checkpoint.path)
-    sample = family.inputs(checkpoint.config(), family.sample, np.random.default_rng(0))
-    tensors = {name: torch.from_numpy(sample[name]) for name in family.dynamic}
     # AUTO and not DYNAMIC: an axis that the model's own arithmetic fixes is exported as fixed, not refused.
-    shapes = {name: dict.fromkeys(axes, torch.export.Dim.AUTO) for name, axes in family.dynamic.items()}
+    shapes = {name: dict.fromkeys(axes, torch.export.Dim.AUTO) for name, axes in graph.dynamic.items()}
     config = OnnxConfig(dynamic=True, dynamic_shapes=shapes, optimize=False, opset_version=OPSET)
-    program = OnnxExporter().export(module, tensors, config).program
+    with torch.no_grad():
+        program = OnnxExporter().export(graph.module, graph.sample, config).program
     _strip(program)
-    onnx_ir.save(program, str(target), external_data=f"{MODEL_FILE}.data")
+    _save(program, file)
+
+
+def _save(program: Any, file: Path) -> None:
+    import onnx_ir
+
+    onnx_ir.save(program, str(file), external_data=f"{file.name}.data")
 
 
 class _Ambiguous(Exception):
@@ -134,18 +148,19 @@ def _substitute(source: Path, checkpoint: Checkpoint, twin: Checkpoint, target: 
 
     from assay.checkpoints import weight_files
 
-    program = onnx_ir.load(str(source / MODEL_FILE))
     places = _by_digest(
         {name: array for file in weight_files(checkpoint.path) for name, array in load_file(file).items()}
     )
     others = {name: array for file in weight_files(twin.path) for name, array in load_file(file).items()}
-    for value in _weights(program):
-        array = value.const_value.numpy()
-        found = places.get(digest(array))
-        if found is None or array.dtype.kind != "f":
-            continue  # a constant of the graph or an index that every checkpoint shares, not a weight
-        value.const_value = onnx_ir.tensor(_one_replacement(found, others), name=value.name)
-    onnx_ir.save(program, str(target), external_data=f"{MODEL_FILE}.data")
+    for file in sorted(source.glob("*.onnx")):
+        program = onnx_ir.load(str(file))
+        for value in _weights(program):
+            array = value.const_value.numpy()
+            found = places.get(digest(array))
+            if found is None or array.dtype.kind != "f":
+                continue  # a constant of the graph or an index that every checkpoint shares, not a weight
+            value.const_value = onnx_ir.tensor(_one_replacement(found, others), name=value.name)
+        _save(program, target / file.name)
 
 
 def _by_digest(parameters: Mapping[str, np.ndarray]) -> dict[str, list[tuple[str, bool]]]:
@@ -167,11 +182,12 @@ def _one_replacement(found: Sequence[tuple[str, bool]], others: Mapping[str, np.
 
 
 def initializers(folder: Path) -> Iterator[np.ndarray]:
-    """Every tensor that the graph of an exported model holds."""
+    """Every tensor that the graphs of an exported model hold."""
     import onnx_ir
 
-    for value in _weights(onnx_ir.load(str(folder / MODEL_FILE))):
-        yield value.const_value.numpy()
+    for file in sorted(folder.glob("*.onnx")):
+        for value in _weights(onnx_ir.load(str(file))):
+            yield value.const_value.numpy()
 
 
 def _weights(program: Any) -> Iterator[Any]:

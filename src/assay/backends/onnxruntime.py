@@ -6,12 +6,18 @@ import json
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from assay.backends.base import Artifact, Engine, Operation, PhaseClock, Tensors
-from assay.backends.onnx_export import MODEL_FILE, OnnxBackend
+from assay.backends.onnx_decoding import DecodingEngine
+from assay.backends.onnx_export import ENCODER_FILE, MODEL_FILE, OnnxBackend
 from assay.devices import Device, cpu_device
 from assay.schema import Precision
+
+if TYPE_CHECKING:
+    from assay.families.generation import GeneratingFamily
 
 COMPUTE = frozenset({
     "MatMul", "Gemm", "Conv", "FusedMatMul", "FusedGemm", "FusedConv", "Attention", "MultiHeadAttention",
@@ -42,11 +48,17 @@ class OnnxRuntime(OnnxBackend):
         return (Precision.F32,)
 
     def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> Engine:
-        """One session on the CPU provider; optimising the graph is part of creating it."""
-        path = Path(artifact.path) / MODEL_FILE
+        """A session a graph on the CPU provider; optimising the graph is part of creating it."""
+        from assay import families
+        from assay.families.generation import GeneratingFamily
+
+        folder, family = Path(artifact.path), families.load(artifact.family)
         with phase("compile"):
-            session = _session(path, _options())
-        return OnnxRuntimeEngine(session, path)
+            graph = Graph(folder / MODEL_FILE)
+            if not isinstance(family, GeneratingFamily):
+                return OnnxRuntimeEngine(graph)
+            encoder = folder / ENCODER_FILE
+            return OnnxRuntimeDecoder(family, graph, Graph(encoder) if encoder.is_file() else None)
 
 
 def _options() -> Any:
@@ -73,35 +85,114 @@ def _session(path: Path, options: Any) -> Any:
     return session
 
 
-class OnnxRuntimeEngine(Engine):
-    """An inference session. Tracing opens a second one: profiling costs 15-20 % and would disturb the first."""
+class Graph:
+    """A graph's session. Tracing opens a second one: profiling costs 15-20 % and would disturb the first."""
 
-    def __init__(self, session: Any, path: Path) -> None:
-        self._session = session
-        self._path = path
-        self._inputs = [node.name for node in session.get_inputs()]
-        self._outputs = [node.name for node in session.get_outputs()]
+    def __init__(self, path: Path, options: Any = None) -> None:
+        self.path = path
+        self.session = _session(path, options or _options())
+        self.inputs = {node.name: node.shape for node in self.session.get_inputs()}
+        self.outputs = [node.name for node in self.session.get_outputs()]
+
+    def fed(self, inputs: Tensors) -> dict[str, np.ndarray]:
+        """The graph's inputs; one that nobody feeds is an error."""
+        if missing := [name for name in self.inputs if name not in inputs]:
+            raise KeyError(f"the graph's inputs {', '.join(missing)} are not fed; fed are: {', '.join(sorted(inputs))}")
+        return {name: inputs[name] for name in self.inputs}
+
+    def run(self, inputs: Tensors) -> dict[str, np.ndarray]:
+        """One run, outputs by name."""
+        return dict(zip(self.outputs, self.session.run(self.outputs, self.fed(inputs)), strict=True))
+
+    def profiled(self, folder: str) -> Graph:
+        """The same in a session of the same options that writes a profile."""
+        options = _options()
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        return Graph(self.path, options)
+
+    def profile(self) -> list[Operation]:
+        """What a profiled session has executed."""
+        return operations(json.loads(Path(self.session.end_profiling()).read_text(encoding="utf-8")))
+
+
+class OnnxRuntimeEngine(Engine):
+    """A model of one graph."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
 
     def run(self, inputs: Tensors) -> Tensors:
         """One forward pass; an unfed input is an error."""
-        return self._run(self._session, inputs)
-
-    def _run(self, session: Any, inputs: Tensors) -> Tensors:
-        if missing := [name for name in self._inputs if name not in inputs]:
-            raise KeyError(f"the graph's inputs {', '.join(missing)} are not fed; fed are: {', '.join(sorted(inputs))}")
-        feed = {name: inputs[name] for name in self._inputs}
-        return dict(zip(self._outputs, session.run(self._outputs, feed), strict=True))
+        return self._graph.run(inputs)
 
     def trace(self, inputs: Tensors) -> tuple[Tensors, list[Operation]]:
-        """One pass in a profiling session of the same options, and its profile's node events."""
-        options = _options()
-        options.enable_profiling = True
+        """One pass in a profiling session, and its profile's node events."""
         with tempfile.TemporaryDirectory() as folder:
-            options.profile_file_prefix = str(Path(folder) / "profile")
-            session = _session(self._path, options)
-            outputs = self._run(session, inputs)
-            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        return outputs, operations(events)
+            graph = self._graph.profiled(folder)
+            return graph.run(inputs), graph.profile()
+
+
+class OnnxRuntimeDecoder(DecodingEngine):
+    """A decoder whose keys and values never leave ONNX Runtime: outputs of one step are bound as inputs of the next."""
+
+    def __init__(self, family: GeneratingFamily, decoder: Graph, encoder: Graph | None) -> None:
+        super().__init__(family)
+        self._family = family
+        self._decoder = decoder
+        self._encoder = encoder
+        self._present = [name for name in decoder.outputs if name.startswith("present_")]
+        self._bound: dict[str, Any] = {}
+
+    def begin(self, batch: int, source: Tensors) -> None:
+        """Empty keys and values, and those of the source."""
+        from onnxruntime import OrtValue
+
+        empty = {
+            name: np.zeros((batch, shape[1], 0, shape[3]), np.float32)
+            for name, shape in self._decoder.inputs.items()
+            if name.startswith("past_")
+        }
+        self._bound = {name: OrtValue.ortvalue_from_numpy(array) for name, array in empty.items()}
+        if self._encoder:
+            values = self._encoder.session.run_with_ort_values(
+                self._encoder.outputs,
+                {name: OrtValue.ortvalue_from_numpy(array) for name, array in self._encoder.fed(source).items()},
+            )
+            self._bound |= dict(zip(self._encoder.outputs, values, strict=True))
+
+    def decode(self, feed: Tensors) -> np.ndarray:
+        """One run with everything bound; the logits alone are copied out."""
+        binding = self._decoder.session.io_binding()
+        for name in self._decoder.inputs:
+            if name in self._bound:
+                binding.bind_ortvalue_input(name, self._bound[name])
+            else:
+                binding.bind_cpu_input(name, feed[name])
+        for name in self._decoder.outputs:
+            binding.bind_output(name)
+        self._decoder.session.run_with_iobinding(binding)
+        values = dict(zip(self._decoder.outputs, binding.get_outputs(), strict=True))
+        self._bound |= {name.replace("present", "past"): values[name] for name in self._present}
+        logits: np.ndarray = values["logits"].numpy()
+        return logits
+
+    def reset(self) -> None:
+        """Drop keys and values."""
+        self._bound = {}
+        self._mask = None
+
+    def cache_size(self) -> int:
+        """Bytes of all `past` values."""
+        past = (value for name, value in self._bound.items() if name.startswith("past_"))
+        return sum(4 * int(np.prod(value.shape())) for value in past)
+
+    def trace(self, inputs: Tensors) -> tuple[Tensors, list[Operation]]:
+        """One pass in profiling sessions, and what their profiles say."""
+        with tempfile.TemporaryDirectory() as folder:
+            graphs = [graph.profiled(folder) for graph in (self._decoder, self._encoder) if graph]
+            outputs = OnnxRuntimeDecoder(self._family, graphs[0], graphs[1] if self._encoder else None).run(inputs)
+            return outputs, [operation for graph in graphs for operation in graph.profile()]
 
 
 def operations(events: Iterable[Mapping[str, Any]]) -> list[Operation]:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from assay.backends.base import Artifact, Engine, Operation, PhaseClock, Tensors
-from assay.backends.onnx_export import MODEL_FILE, OnnxBackend
+from assay.backends.onnx_decoding import DecodingEngine
+from assay.backends.onnx_export import ENCODER_FILE, MODEL_FILE, OnnxBackend
 from assay.devices import Device, cpu_device
 from assay.schema import Precision
+
+if TYPE_CHECKING:
+    from assay.families.generation import GeneratingFamily
 
 COMPUTE = frozenset({
     "FullyConnected", "MatMul", "Gemm", "Convolution", "GroupConvolution", "ScaledDotProductAttention",
@@ -45,11 +49,14 @@ class OpenVino(OnnxBackend):
         """Read and compile, told the precision: left to itself OpenVINO takes bf16 and a u8 cache."""
         import openvino
 
+        from assay import families
+        from assay.families.generation import GeneratingFamily
         from assay.machine import threads
 
-        core = openvino.Core()
+        core, folder, family = openvino.Core(), Path(artifact.path), families.load(artifact.family)
         with phase("load"):
-            model = core.read_model(Path(artifact.path) / MODEL_FILE)
+            model = core.read_model(folder / MODEL_FILE)
+            encoder = core.read_model(folder / ENCODER_FILE) if (folder / ENCODER_FILE).is_file() else None
         properties = {
             "INFERENCE_PRECISION_HINT": str(precision),
             "KV_CACHE_PRECISION": str(precision),
@@ -58,31 +65,108 @@ class OpenVino(OnnxBackend):
             "INFERENCE_NUM_THREADS": threads(),
             "PERF_COUNT": True,
         }
+
+        def compiled(model: Any) -> Graph:
+            return Graph(core.compile_model(model, device.kind.upper(), properties))
+
         with phase("compile"):
-            compiled = core.compile_model(model, device.kind.upper(), properties)
-        return OpenVinoEngine(compiled)
+            if not isinstance(family, GeneratingFamily):
+                return OpenVinoEngine(compiled(model))
+            states = _keep_cache(model)
+            return OpenVinoDecoder(family, compiled(model), states, compiled(encoder) if encoder else None)
+
+
+class Graph:
+    """A compiled graph with one infer request."""
+
+    def __init__(self, compiled: Any) -> None:
+        self.compiled = compiled
+        self.request = compiled.create_infer_request()
+        self._inputs = [sorted(port.get_names()) for port in compiled.inputs]
+        self.outputs = [sorted(port.get_names()) for port in compiled.outputs]
+
+    def run(self, inputs: Tensors) -> dict[str, np.ndarray]:
+        """One run. A graph input that nobody feeds is an error: OpenVINO would run it as empty."""
+        feed = {index: inputs[_given(names, inputs)] for index, names in enumerate(self._inputs)}
+        results = self.request.infer(feed, share_inputs=True)
+        return {name: results[index] for index, names in enumerate(self.outputs) for name in names}
+
+    def executed(self) -> list[Operation]:
+        """The execution graph of the last run, with the primitive, precision and time of every node."""
+        device = ",".join(self.compiled.get_property("EXECUTION_DEVICES")).lower()
+        return operations(self.compiled.get_runtime_model().get_ordered_ops(), device)
 
 
 class OpenVinoEngine(Engine):
-    """A compiled model with one infer request."""
+    """A model of one graph."""
 
-    def __init__(self, compiled: Any) -> None:
-        self._compiled = compiled
-        self._request = compiled.create_infer_request()
-        self._inputs = [sorted(port.get_names()) for port in compiled.inputs]
-        self._outputs = [sorted(port.get_names()) for port in compiled.outputs]
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
 
     def run(self, inputs: Tensors) -> Tensors:
-        """One forward pass. A graph input that nobody feeds is an error: OpenVINO would run it as empty."""
-        feed = {index: inputs[_given(names, inputs)] for index, names in enumerate(self._inputs)}
-        results = self._request.infer(feed, share_inputs=True)
-        return {name: results[index] for index, names in enumerate(self._outputs) for name in names}
+        """One forward pass."""
+        return self._graph.run(inputs)
 
     def trace(self, inputs: Tensors) -> tuple[Tensors, list[Operation]]:
-        """One pass, and the execution graph with the primitive, precision and time of every node."""
+        """One pass, and what it executed."""
         outputs = {name: np.array(array) for name, array in self.run(inputs).items()}
-        device = ",".join(self._compiled.get_property("EXECUTION_DEVICES")).lower()
-        return outputs, operations(self._compiled.get_runtime_model().get_ordered_ops(), device)
+        return outputs, self._graph.executed()
+
+
+def _keep_cache(model: Any) -> dict[str, tuple[int, int]]:
+    """Turn a decoder's `past` inputs and `present` outputs into states of the model; heads and head size by state."""
+    from openvino._offline_transformations import apply_make_stateful_transformation
+
+    past = {name: port for port in model.inputs for name in port.get_names() if name.startswith("past_")}
+    sizes = {
+        name: (port.partial_shape[1].get_length(), port.partial_shape[3].get_length()) for name, port in past.items()
+    }
+    pairs = {name: name.replace("past", "present") for name in past}
+    apply_make_stateful_transformation(model, pairs)
+    # The state of a pair is named by both.
+    return {name + pairs[name]: size for name, size in sizes.items()}
+
+
+class OpenVinoDecoder(DecodingEngine):
+    """A decoder whose keys and values are states of its infer request."""
+
+    def __init__(
+        self, family: GeneratingFamily, decoder: Graph, states: Mapping[str, tuple[int, int]], encoder: Graph | None
+    ) -> None:
+        super().__init__(family)
+        self._decoder = decoder
+        self._encoder = encoder
+        self._states = [(state, *states[state.name]) for state in decoder.request.query_state()]
+        self._source: dict[str, np.ndarray] = {}
+
+    def begin(self, batch: int, source: Tensors) -> None:
+        """States of no tokens; OpenVINO does not know how many rows an empty one has."""
+        import openvino
+
+        for state, heads, size in self._states:
+            state.state = openvino.Tensor(np.zeros((batch, heads, 0, size), np.float32))
+        if self._encoder:
+            self._source = self._encoder.run(source)
+
+    def decode(self, feed: Tensors) -> np.ndarray:
+        """One run; forgetting to reset states between sequences would raise nothing."""
+        return self._decoder.run({**feed, **self._source})["logits"]
+
+    def reset(self) -> None:
+        """States as they were before the first token."""
+        self._decoder.request.reset_state()
+        self._source = {}
+        self._mask = None
+
+    def cache_size(self) -> int:
+        """Bytes of all states."""
+        return sum(int(state.state.byte_size) for state, _, _ in self._states)
+
+    def trace(self, inputs: Tensors) -> tuple[Tensors, list[Operation]]:
+        """One pass, and what decoder and encoder executed."""
+        outputs = {name: np.array(array) for name, array in self.run(inputs).items()}
+        graphs = [graph for graph in (self._decoder, self._encoder) if graph]
+        return outputs, [operation for graph in graphs for operation in graph.executed()]
 
 
 def _given(names: Sequence[str], inputs: Tensors) -> str:

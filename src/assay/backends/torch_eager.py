@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from assay.backends.base import Artifact, Backend, Engine, Operation, PhaseClock, Tensors
+from assay.backends.base import ENCODERS, Artifact, Backend, Engine, Operation, PhaseClock, Tensors
 from assay.devices import Device
 from assay.schema import Precision
 
@@ -59,7 +59,8 @@ class TorchEager(Backend):
             module = families.load(artifact.family).load(Path(artifact.path))
             dtypes = {Precision.F32: torch.float32, Precision.BF16: torch.bfloat16, Precision.F16: torch.float16}
             module = module.to(device=self.torch_device(device), dtype=dtypes[precision])
-        return TorchEngine(module, self.torch_device(device))
+        kind = TorchEngine if families.load(artifact.family).graph in ENCODERS else TorchDecoder
+        return kind(module, self.torch_device(device))
 
 
 class TorchEngine(Engine):
@@ -109,6 +110,52 @@ class TorchEngine(Engine):
         if self._device.type != "cuda":
             return None
         return int(self._torch.cuda.max_memory_allocated(self._device))
+
+
+class TorchDecoder(TorchEngine):
+    """A model that generates, with transformers' own cache."""
+
+    def __init__(self, module: torch.nn.Module, device: str) -> None:
+        from assay.families.steps import stepper
+
+        super().__init__(module, device)
+        self._stepper = stepper(module.family, module.model)
+        self._target: str = module.family.target
+        self._last = self._torch.zeros(1, dtype=self._torch.int64, device=self._device)
+        self._cache: Any = None
+        self._inputs: dict[str, torch.Tensor] = {}
+
+    def prefill(self, inputs: Tensors) -> Tensors:
+        """The prompt through encoder and decoder."""
+        self.reset()
+        with self._torch.inference_mode():
+            self._inputs = {name: self._place(array) for name, array in inputs.items()}
+            self._cache = self._stepper.begin(self._inputs)
+            return self._advance()
+
+    def step(self, tokens: np.ndarray) -> Tensors:
+        """The tokens through the decoder alone."""
+        with self._torch.inference_mode():
+            self._inputs[self._target] = self._place(tokens[:, None])
+            if self._target == "input_ids":
+                mask = self._inputs["attention_mask"]
+                self._inputs["attention_mask"] = self._torch.nn.functional.pad(mask, (0, 1), value=1)
+            return self._advance()
+
+    def _advance(self) -> Tensors:
+        keep = self._last + (self._inputs[self._target].shape[1] - 1)
+        logits = self._stepper.advance(self._cache, self._inputs, keep)
+        return {"logits": logits[:, -1].float().cpu().numpy()}
+
+    def reset(self) -> None:
+        """Drop the cache."""
+        self._cache, self._inputs = None, {}
+
+    def cache_size(self) -> int:
+        """As transformers' cache holds them."""
+        from assay.families.steps import cache_size
+
+        return cache_size(self._cache)
 
 
 def _recorder() -> Any:

@@ -14,13 +14,20 @@ from assay.errors import listed
 from assay.schema import Check, Evidence, Layer, Status
 
 if TYPE_CHECKING:
-    from assay.evidence.case import Answer, Case
+    import numpy as np
+
+    from assay.evidence.case import Answer, Case, Decoding
+    from assay.schema import Precision
 
 CONSEQUENCES: Mapping[str, Status] = {
     "error": Status.INACCURATE,
     "finite": Status.INACCURATE,
     "follows_inputs": Status.MOCK,
+    "tokens": Status.INACCURATE,
+    "reset": Status.INACCURATE,
 }
+DECODING = frozenset({"tokens", "reset"})
+"""Checks that are made, and required, where tokens are decoded alone."""
 FOLLOWS = 0.5
 """The least cosine between changes that counts as following. Honest arithmetic gives 1 - 1e-5 even at bf16, a
 faulty model that still computes well above a half; outputs that ignore what changed give 0, and unrelated ones
@@ -31,7 +38,8 @@ def judge(case: Case) -> Evidence:
     """Error, finiteness, and whether outputs change with the inputs as the reference's do."""
     from assay.evidence.case import error_check
 
-    judged = [*case.challenges, case.traced]
+    decoding = case.decoding
+    judged = [*case.challenges, case.traced, *([decoding.forced, decoding.greedy[0]] if decoding else [])]
     broken = sum(answer.broken() for answer in judged)
     finite = Check(
         name="finite", value=broken, bound=0,
@@ -43,8 +51,42 @@ def judge(case: Case) -> Evidence:
             error_check("error", judged, case.precision),
             finite,
             follows("follows_inputs", [*case.timed, case.traced], "inputs"),
+            *(_decoding(decoding, case.precision) if decoding else ()),
         ),
     )
+
+
+def _decoding(decoding: Decoding, precision: Precision) -> tuple[Check, Check]:
+    from assay.evidence.case import error_check
+
+    tokens = _tokens([decoding.greedy, decoding.timed], precision)
+    return tokens, error_check("reset", [decoding.again], precision)
+
+
+def _tokens(sequences: Sequence[tuple[Answer, np.ndarray]], precision: Precision) -> Check:
+    """Whether every token is the reference's likeliest, as far as honest logits can tell the best two apart.
+
+    Logits whose error has at most norm b move the gap between two of them by at most sqrt(2) b.
+    """
+    import numpy as np
+
+    from assay.evidence.deviation import K, row_bounds
+
+    if any(answer.broken() for answer, _ in sequences):
+        return Check(name="tokens", text="tokens cannot be compared: logits are missing or not finite")
+    wrong = clear = count = 0
+    for answer, tokens in sequences:
+        length = tokens.shape[1]
+        exact, noise = answer.expected["logits"][:, :length], answer.noise["logits"][:, :, :length]
+        second, best = np.moveaxis(np.partition(exact, -2, axis=-1)[..., -2:], -1, 0)
+        told = best - second > np.sqrt(2) * row_bounds(exact, noise, factor=K[precision])
+        wrong += int(np.count_nonzero(told & (exact.argmax(axis=-1) != tokens)))
+        clear += int(np.count_nonzero(told))
+        count += tokens.size
+    text = f"{wrong} of {clear} chosen tokens are not the reference's, {count - clear} of {count} too close to call"
+    if not wrong:
+        text = f"all {clear} chosen tokens are the reference's; {count - clear} of {count} too close to call"
+    return Check(name="tokens", value=wrong, bound=0, text=text)
 
 
 def follows(name: str, answers: Sequence[Answer], what: str) -> Check:

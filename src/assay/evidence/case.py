@@ -61,14 +61,32 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Decoding:
+    """Sequences of a family that generates; each answer's outputs are the logits that prefill and steps gave.
+
+    Attributes:
+        forced: with tokens drawn from the seed.
+        again: the same once more, after a reset.
+        greedy: each next token the likeliest; `tokens`, (batch, n), are what was chosen.
+        timed: like greedy, one of the timed sequences, chosen by chance.
+    """
+
+    forced: Answer
+    again: Answer
+    greedy: tuple[Answer, np.ndarray]
+    timed: tuple[Answer, np.ndarray]
+
+
+@dataclass(frozen=True)
 class Case:
     """All observations of a cell.
 
     Attributes:
         challenges, timed, traced: judged calls with the checkpoint's weights.
+        decoding: judged sequences; None where the family does not generate.
         twin: the same challenges with the twin's weights.
         reference: of the checkpoint, for questions that a layer asks itself.
-        samples: the timed loop, seconds.
+        claimed: seconds of all timed calls.
         wall: seconds that the parent's clock saw the runner for.
         operations: the trace.
         libraries: shared libraries mapped in the runner; None where the system does not tell.
@@ -83,9 +101,10 @@ class Case:
     challenges: Sequence[Answer]
     timed: Sequence[Answer]
     traced: Answer
+    decoding: Decoding | None
     twin: Sequence[Answer]
     reference: Reference
-    samples: Sequence[float]
+    claimed: float
     wall: float
     operations: Sequence[Operation]
     libraries: Sequence[str] | None

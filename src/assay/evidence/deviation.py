@@ -76,20 +76,34 @@ def deviation(
 
 def _groups(error: np.ndarray, exact: np.ndarray, spread: np.ndarray, factor: float, what: str) -> Deviation:
     """The worst of the groups along the first axis; `error` and `exact` (G, n), `spread` (draws, G, n)."""
-    draws, groups, members = spread.shape
-    typical = np.linalg.norm(exact) / np.sqrt(groups) or 1.0
-    norms = np.linalg.norm(exact, axis=1)
-    scale = np.where(norms > 0, norms, typical)
+    typical = np.linalg.norm(exact) / np.sqrt(len(exact)) or 1.0
+    scale, bounds = _bounds(exact, spread, factor)
     errors = np.linalg.norm(error, axis=1) / scale
-    own = np.mean(np.sum(spread**2, axis=2), axis=0) / scale**2
-    freedom = draws * members
-    # The median and not the mean: a group of nearly zero norm has an enormous relative floor, and only that group.
-    floors = np.sqrt((freedom * own + PRIOR * np.median(own)) / (freedom + PRIOR))
-    bounds = np.maximum(factor * floors * _luck(members), np.finfo(np.float64).eps)
     index = int(np.argmax(errors / bounds))
     # Said relative to a group's own norm, or to a typical one where its own nearly vanishes; their ratio is the same.
     shown = scale[index] / max(scale[index], typical)
     return Deviation(float(errors[index] * shown), float(bounds[index] * shown), f"{what} (number {index})")
+
+
+def row_bounds(reference: np.ndarray, noise: np.ndarray, *, factor: float) -> np.ndarray:
+    """The largest error norm that each row may have, shape (...) for outputs of shape (..., C)."""
+    exact = reference.reshape(-1, reference.shape[-1])
+    scale, bounds = _bounds(exact, noise.reshape(len(noise), *exact.shape) - exact, factor)
+    rows: np.ndarray = (scale * bounds).reshape(reference.shape[:-1])
+    return rows
+
+
+def _bounds(exact: np.ndarray, spread: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
+    """The norm of each group, and the relative error that it may have."""
+    draws, groups, members = spread.shape
+    typical = np.linalg.norm(exact) / np.sqrt(groups) or 1.0
+    norms = np.linalg.norm(exact, axis=1)
+    scale = np.where(norms > 0, norms, typical)
+    own = np.mean(np.sum(spread**2, axis=2), axis=0) / scale**2
+    freedom = draws * members
+    # The median and not the mean: a group of nearly zero norm has an enormous relative floor, and only that group.
+    floors = np.sqrt((freedom * own + PRIOR * np.median(own)) / (freedom + PRIOR))
+    return scale, np.maximum(factor * floors * _luck(members), np.finfo(np.float64).eps)
 
 
 def _luck(members: int) -> float:

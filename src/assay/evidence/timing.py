@@ -26,15 +26,15 @@ def judge(case: Case) -> Evidence:
     """The sampled outputs of the timed loop, and the clock."""
     from assay.evidence.case import error_check
 
-    claimed = sum(case.samples)
+    timed = [*case.timed, *([case.decoding.timed[0]] if case.decoding else [])]
     covered = Check(
-        name="covered", value=claimed, bound=case.wall,
-        text=f"{claimed:.2f} s of measured calls within {case.wall:.2f} s of the parent's clock",
+        name="covered", value=case.claimed, bound=case.wall,
+        text=f"{case.claimed:.2f} s of measured calls within {case.wall:.2f} s of the parent's clock",
     )  # fmt: skip
     return Evidence(
         layer=Layer.TIMING,
         checks=(
-            error_check("sampled_error", case.timed, case.precision),
+            error_check("sampled_error", timed, case.precision),
             follows("sampled_follows_inputs", case.timed, "inputs of the timed loop"),
             covered,
         ),

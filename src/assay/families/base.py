@@ -64,6 +64,11 @@ class Family(ABC):
     measured: ClassVar[Workload]
     challenges: ClassVar[tuple[Workload, ...]]
 
+    @property
+    def workloads(self) -> tuple[Workload, ...]:
+        """Everything that a cell of this row runs."""
+        return (self.measured, *self.challenges)
+
     @abstractmethod
     def config(self, size: str) -> PreTrainedConfig:
         """The configuration of the local test model of this size (`tiny`)."""
@@ -149,6 +154,16 @@ def real_time_factor(latency: Metric, seconds: float) -> Metric:
             "better": "lower",
         }
     )
+
+
+def together(first: Metric, each: Metric, times: int) -> Metric:
+    """One duration and `times` another; the interval is that of both at their ends."""
+    low = first.low + times * each.low if first.low is not None and each.low is not None else None
+    high = first.high + times * each.high if first.high is not None and each.high is not None else None
+    return Metric(
+        value=first.value + times * each.value, unit="s", low=low, high=high,
+        samples=first.samples, stable=first.stable and each.stable,
+    )  # fmt: skip
 
 
 def settings(config: Config, part: str | None = None, **defaults: Any) -> dict[str, Any]:

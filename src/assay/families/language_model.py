@@ -18,7 +18,7 @@ class LanguageModel(Llama):
     title = "Language Model"
     architectures = ("GPT2LMHeadModel",)
     modules = ("transformers.models.gpt2.modeling_gpt2",)
-    vocabulary = 50257
+    vocab_size = 50257
 
     def config(self, size: str) -> GPT2Config:
         """Two layers of width 64."""

@@ -1,4 +1,4 @@
-"""LLAMA: a causal decoder with rotary positions; judged are the logits of one forward pass over a prompt."""
+"""LLAMA: a causal decoder with rotary positions; judged are logits of a forward pass and of decoding."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from assay.families.base import Config, Family, Tensors, load_tokenizer, rate, sentence, settings, text
+from assay.families.base import Config, Tensors, load_tokenizer, rate, sentence, settings, text
+from assay.families.generation import FORCED_TOKENS, GeneratingFamily, left_padded
 from assay.schema import Metric, Workload
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 
-class Llama(Family):
+class Llama(GeneratingFamily):
     """The LLAMA row."""
 
     id = "llama"
@@ -35,7 +36,10 @@ class Llama(Family):
         Workload(name="padded", batch=3, length=13, padded=True),
         Workload(name="longer", batch=4, length=37, padded=True),
     )
-    vocabulary: ClassVar[int] = 32000
+    target = "input_ids"
+    forced = Workload(name="forced", batch=3, length=7, new_tokens=FORCED_TOKENS, padded=True)
+    decoded = Workload(name="decode", batch=1, length=16, new_tokens=FORCED_TOKENS)
+    vocab_size: ClassVar[int] = 32000
     """The class default of `vocab_size`, for configurations that leave it out."""
 
     def config(self, size: str) -> PreTrainedConfig:
@@ -59,17 +63,24 @@ class Llama(Family):
         LlamaTokenizer(vocab=vocabulary, merges=pairs, model_max_length=128).save_pretrained(directory)
 
     def inputs(self, config: Config, workload: Workload, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Random tokens, padded on the right.
+        """Random tokens, padded on the right, where no query is left without a key; prompts are padded on the left."""
+        size, (padding, *_) = self.vocabulary(config)
+        return text(rng, workload, size, padding=padding)
 
-        Generation pads on the left, but without a cache that only moves the positions: on the right a plain
-        forward pass numbers the real tokens from 0 in every runtime, and no query is left without a key.
-        """
-        decoder = settings(config, vocab_size=self.vocabulary, pad_token_id=None)
-        return text(rng, workload, decoder["vocab_size"], padding=decoder["pad_token_id"])
+    def prompt(self, config: Config, workload: Workload, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Random tokens, padded on the left."""
+        return left_padded(self.inputs(config, workload, rng))
+
+    def vocabulary(self, config: Config) -> tuple[int, tuple[int | None, ...]]:
+        """The whole vocabulary but padding: an end token in a prompt ends nothing."""
+        decoder = settings(config, vocab_size=self.vocab_size, pad_token_id=None)
+        return decoder["vocab_size"], (decoder["pad_token_id"],)
 
     def forward(self, model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Next-token logits, (batch, length, vocabulary)."""
-        return {"logits": model(**inputs, use_cache=False).logits}
+        """Next-token logits, (batch, length, vocabulary); a row's positions count from its first real token."""
+        from assay.families.steps import positions
+
+        return {"logits": model(**inputs, position_ids=positions(inputs["attention_mask"]), use_cache=False).logits}
 
     def masks(self, inputs: Tensors) -> dict[str, np.ndarray]:
         """Padding means nothing."""
@@ -81,7 +92,7 @@ class Llama(Family):
         return lambda: tokenizer(raw, return_tensors="np")
 
     def metrics(self, config: Config, workload: Workload, latency: Metric) -> dict[str, Metric]:
-        """Prompt tokens per second: a prefill without a cache."""
+        """Prompt tokens per second: logits at every position, without a cache."""
         return {"prompt_tokens_per_second": rate(latency, workload.batch * workload.length, "tokens/s")}
 
 

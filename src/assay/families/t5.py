@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from assay.families.base import WORDS, Config, Family, load_tokenizer, rate, sentence, settings, text, token_ids
+from assay.families.base import WORDS, Config, load_tokenizer, rate, sentence, settings, text, token_ids
+from assay.families.generation import FORCED_TOKENS, GeneratingFamily
 from assay.schema import Metric, Workload
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, T5Config
 
 
-class T5(Family):
+class T5(GeneratingFamily):
     """The T5 row."""
 
     id = "t5"
@@ -39,6 +40,9 @@ class T5(Family):
         Workload(name="padded", batch=3, length=13, decoder_length=4, padded=True),
         Workload(name="longer", batch=4, length=37, decoder_length=11, padded=True),
     )
+    target = "decoder_input_ids"
+    forced = Workload(name="forced", batch=3, length=12, decoder_length=1, new_tokens=FORCED_TOKENS, padded=True)
+    decoded = Workload(name="decode", batch=1, length=16, decoder_length=1, new_tokens=FORCED_TOKENS)
 
     def config(self, size: str) -> T5Config:
         """Two layers of width 64 a side."""
@@ -64,12 +68,20 @@ class T5(Family):
 
     def inputs(self, config: Config, workload: Workload, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Random source and target tokens; every target begins with the decoder's start token."""
-        t5 = settings(config, vocab_size=32128, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0)
-        padding, end = t5["pad_token_id"], t5["eos_token_id"]
-        source = text(rng, workload, t5["vocab_size"], padding=padding, end=end)
-        target = token_ids(rng, t5["vocab_size"], (workload.batch, workload.decoder_length), (padding, end))
-        target[:, 0] = t5["decoder_start_token_id"]
+        size, (padding, end) = self.vocabulary(config)
+        source = text(rng, workload, size, padding=padding, end=end)
+        target = token_ids(rng, size, (workload.batch, workload.decoder_length), (padding, end))
+        target[:, 0] = settings(config, decoder_start_token_id=0)["decoder_start_token_id"]
         return {**source, "decoder_input_ids": target}
+
+    def prompt(self, config: Config, workload: Workload, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """A source, and the decoder's start token."""
+        return self.inputs(config, workload, rng)
+
+    def vocabulary(self, config: Config) -> tuple[int, tuple[int | None, ...]]:
+        """The whole vocabulary but padding and end."""
+        t5 = settings(config, vocab_size=32128, pad_token_id=0, eos_token_id=1)
+        return t5["vocab_size"], (t5["pad_token_id"], t5["eos_token_id"])
 
     def forward(self, model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Next-token logits, (batch, decoder length, vocabulary)."""

@@ -10,15 +10,16 @@ import numpy as np
 
 from assay.families.base import (
     Config,
-    Family,
     load_processor,
     rate,
     real_time_factor,
     settings,
     texture,
+    together,
     token_ids,
     waveform,
 )
+from assay.families.generation import FORCED_TOKENS, GeneratingFamily
 from assay.schema import Metric, Workload
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def _seconds(config: Config) -> float:
     return float(2 * settings(config, **_DEFAULTS)["max_source_positions"] / FRAMES_PER_SECOND)
 
 
-class Whisper(Family):
+class Whisper(GeneratingFamily):
     """The WHISPER row."""
 
     id = "whisper"
@@ -59,6 +60,9 @@ class Whisper(Family):
         Workload(name="batch", batch=3, decoder_length=4),
         Workload(name="longer", batch=4, decoder_length=19),
     )
+    target = "decoder_input_ids"
+    forced = Workload(name="forced", batch=3, decoder_length=3, new_tokens=FORCED_TOKENS)
+    decoded = Workload(name="decode", batch=1, decoder_length=4, new_tokens=FORCED_TOKENS)
 
     def config(self, size: str) -> WhisperConfig:
         """Two layers of width 64 a side, on windows of two seconds."""
@@ -91,10 +95,19 @@ class Whisper(Family):
         """Spectrograms of the encoder's whole window, in the extractor's range; target tokens after the start."""
         whisper = settings(config, **_DEFAULTS)
         features = texture(rng, workload.batch, whisper["num_mel_bins"], 2 * whisper["max_source_positions"])
-        avoid = (whisper["pad_token_id"], whisper["eos_token_id"])
-        target = token_ids(rng, whisper["vocab_size"], (workload.batch, workload.decoder_length), avoid)
+        size, avoid = self.vocabulary(config)
+        target = token_ids(rng, size, (workload.batch, workload.decoder_length), avoid)
         target[:, 0] = whisper["decoder_start_token_id"]
         return {"input_features": np.float32(0.5) * features, "decoder_input_ids": target}
+
+    def prompt(self, config: Config, workload: Workload, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """A window of sound, the start token, and tokens where a transcription names language and task."""
+        return self.inputs(config, workload, rng)
+
+    def vocabulary(self, config: Config) -> tuple[int, tuple[int | None, ...]]:
+        """The whole vocabulary but padding and end."""
+        whisper = settings(config, **_DEFAULTS)
+        return whisper["vocab_size"], (whisper["pad_token_id"], whisper["eos_token_id"])
 
     def forward(self, model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Next-token logits, (batch, decoder length, vocabulary)."""
@@ -106,11 +119,20 @@ class Whisper(Family):
         return lambda: processor(raw, sampling_rate=RATE, return_tensors="np")
 
     def metrics(self, config: Config, workload: Workload, latency: Metric) -> dict[str, Metric]:
-        """Real-time factor of a window with its teacher-forced tokens, and seconds of sound per second."""
-        seconds = workload.batch * _seconds(config)
-        return {
-            "real_time_factor": real_time_factor(latency, seconds),
-            "audio_seconds_per_second": rate(latency, seconds, "s/s"),
+        """None of one pass: what a transcription takes is encoder and decoding."""
+        return {}
+
+    def decoding_metrics(
+        self, config: Config, first: Metric, each: Metric, cache_bytes_per_token: float
+    ) -> dict[str, Metric]:
+        """With the real-time factor: a window through the encoder, its first token and all that follow."""
+        figures = super().decoding_metrics(config, first, each, cache_bytes_per_token)
+        del figures["prefill_tokens_per_second"]  # the encoder takes the time, not the few prompt tokens
+        whole = together(first, each, self.decoded.new_tokens - 1)
+        seconds = self.decoded.batch * _seconds(config)
+        return figures | {
+            "real_time_factor": real_time_factor(whole, seconds),
+            "audio_seconds_per_second": rate(whole, seconds, "s/s"),
         }
 
 

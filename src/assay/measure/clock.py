@@ -9,10 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from assay.decoding import Decoded
 from assay.measure.statistics import steady
 
 Tensors = Mapping[str, np.ndarray]
 
+SEQUENCES = 6
+"""The least number of timed sequences: fewer give no interval of their median."""
 WARM_UP_CALLS = 3
 WARM_UP_SECONDS = 0.1
 CHECK_EVERY = 10
@@ -68,6 +71,50 @@ def time_calls(
     finally:
         gc.enable()
     return Timed(samples, kept)
+
+
+@dataclass(frozen=True)
+class TimedDecoding:
+    """Seconds of every prefill and of every step; one sequence, by number, that was kept; bytes a token."""
+
+    first: list[float]
+    steps: list[float]
+    number: int
+    kept: Decoded
+
+    @property
+    def seconds(self) -> float:
+        """All that was measured."""
+        return sum(self.first) + sum(self.steps)
+
+
+def time_decoding(sequence: Callable[[int], Decoded], *, budget: float, choose: Callable[[int], int]) -> TimedDecoding:
+    """Decode sequences until both medians are known to their target or the budget ends.
+
+    Args:
+        sequence: decodes a prompt that was never seen before.
+        budget: seconds of measuring, once the least number of sequences is there.
+        choose: a random integer below n, unknown to the engine: it picks the sequence to keep.
+    """
+    kept = (0, sequence(0))  # warms up; counted in no figure, and soon replaced
+    first: list[float] = []
+    steps: list[float] = []
+    deadline = time.perf_counter() + budget
+    gc.collect()
+    gc.disable()
+    try:
+        while len(first) < SEQUENCES or time.perf_counter() < deadline:
+            number = len(first) + 1
+            done = sequence(number)
+            first.append(done.first)
+            steps.extend(done.steps)
+            if choose(number) == 0:
+                kept = (number, done)
+            if number >= SEQUENCES and steady(first) and steady(steps):
+                break
+    finally:
+        gc.enable()
+    return TimedDecoding(first, steps, *kept)
 
 
 def _keep(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from assay.checkpoints import weight_files
 from assay.devices import Device
 from assay.errors import UsageError
 from assay.evidence import agreement, placement, provenance, timing, weights
-from assay.evidence.case import Answer, Case
+from assay.evidence.case import Answer, Case, Decoding
 from assay.evidence.reference import Reference
 from assay.families.base import Config, Family, Tensors
+from assay.families.generation import GeneratingFamily
 from assay.roles.phases import PhaseLog
 from assay.schema import Evidence, Precision
 
@@ -83,6 +85,7 @@ def _case(request: dict[str, Any], family: Family, config: Config, artifact: Art
     judge = _Answers(family, precision, int(request["seed"][:8], 16))
     run = Path(request["run"])
     shapes = list(challenges.shapes())
+    decoding = runner["decoding"]
     calls = [
         *((name, inputs, f"challenge-{name}") for name, inputs in shapes),
         *((f"timed {number}", challenges.timed(number), f"timed-{number}") for number in runner["kept"]),
@@ -90,6 +93,7 @@ def _case(request: dict[str, Any], family: Family, config: Config, artifact: Art
     ]
     reference = Reference(family, checkpoint)
     own = list(judge.answers(reference, calls, run))
+    judged = judge.decoding(reference, challenges, decoding["number"], run) if decoding else None
     twin_calls = [(name, inputs, f"challenge-{name}") for name, inputs in shapes]
     twin = list(judge.answers(Reference(family, Path(request["twin"])), twin_calls, Path(request["twin_run"])))
     return Case(
@@ -101,9 +105,10 @@ def _case(request: dict[str, Any], family: Family, config: Config, artifact: Art
         challenges=own[: len(shapes)],
         timed=own[len(shapes) : -1],
         traced=own[-1],
+        decoding=judged,
         twin=twin,
         reference=reference,
-        samples=runner["samples"],
+        claimed=sum(runner["samples"]) + (sum(decoding["first"]) + sum(decoding["steps"]) if decoding else 0),
         wall=request["wall"],
         operations=[Operation(**operation) for operation in runner["trace"]],
         libraries=runner["libraries"],
@@ -127,6 +132,31 @@ class _Answers:
                     name=name, inputs=inputs, outputs=dict(outputs), expected=reference.outputs(inputs),
                     noise=spread, masks=self._family.masks(inputs),
                 )  # fmt: skip
+
+    def decoding(self, reference: Reference, challenges: Challenges, number: int, run: Path) -> Decoding:
+        """The judged sequences, each by one pass of the reference over its prompt and its tokens."""
+        prompt, tokens = challenges.forced()
+        forced = self._sequence("forced", prompt, tokens, reference, run)
+        with np.load(run / "again.npz", allow_pickle=False) as outputs:
+            again = replace(forced, name="forced again", outputs=dict(outputs))
+        chosen = []
+        for name, prompt in (("greedy", challenges.greedy()), ("decoded", challenges.decoded(number))):
+            with np.load(run / f"{name}.npz", allow_pickle=False) as outputs:
+                tokens = outputs["tokens"]
+            chosen.append((self._sequence(name, prompt, tokens, reference, run), tokens))
+        return Decoding(forced, again, *chosen)
+
+    def _sequence(self, name: str, prompt: Tensors, tokens: np.ndarray, reference: Reference, run: Path) -> Answer:
+        family = self._family
+        assert isinstance(family, GeneratingFamily)
+        whole = family.extended(prompt, tokens)
+        (answer,) = self.answers(reference, [(name, whole, name)], run)
+        start = prompt[family.target].shape[1] - 1
+        return replace(
+            answer, masks={},
+            expected={key: array[:, start:] for key, array in answer.expected.items()},
+            noise={key: array[:, :, start:] for key, array in answer.noise.items()},
+        )  # fmt: skip
 
 
 def _preprocessing(family: Family, config: Config, checkpoint: Path, seed: str) -> list[float]:

@@ -18,9 +18,12 @@ import numpy as np
 from assay import backends, families
 from assay.backends.base import Artifact, Engine
 from assay.challenge import Challenges
+from assay.decoding import decode
 from assay.devices import Device
+from assay.families.base import Family
+from assay.families.generation import GeneratingFamily
 from assay.measure import memory
-from assay.measure.clock import time_calls
+from assay.measure.clock import time_calls, time_decoding
 from assay.roles.phases import PhaseLog
 from assay.schema import Precision
 
@@ -53,15 +56,16 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         with phase("challenges"):
             for name, inputs in challenges.shapes():
                 _save(folder / f"challenge-{name}.npz", engine.run(inputs))
-        response = _measured(engine, challenges, phase, folder) if request["measure"] else {}
+        response = _measured(engine, family, challenges, phase, folder) if request["measure"] else {}
     return response | {"libraries": mapped_libraries(), "modules": loaded_runtimes()}
 
 
-def _measured(engine: Engine, challenges: Challenges, phase: PhaseLog, folder: Path) -> dict[str, Any]:
+def _measured(engine: Engine, family: Family, challenges: Challenges, phase: PhaseLog, folder: Path) -> dict[str, Any]:
     with phase("measure"):
         timed = time_calls(engine.run, challenges.timed, budget=BUDGET, least=LEAST, choose=secrets.randbelow)
         for number, outputs in timed.kept.items():
             _save(folder / f"timed-{number}.npz", outputs)
+    decoding = _decoding(engine, family, challenges, phase, folder) if isinstance(family, GeneratingFamily) else None
     figures = {
         "peak_memory": memory.peak(),
         "unique_memory": memory.unique(),
@@ -73,9 +77,29 @@ def _measured(engine: Engine, challenges: Challenges, phase: PhaseLog, folder: P
     return {
         "samples": timed.samples,
         "kept": sorted(timed.kept),
+        "decoding": decoding,
         "memory": figures,
         "trace": [asdict(operation) for operation in operations],
     }
+
+
+def _decoding(
+    engine: Engine, family: GeneratingFamily, challenges: Challenges, phase: PhaseLog, folder: Path
+) -> dict[str, Any]:
+    """The judged sequences, then timed ones, of which one is kept."""
+    with phase("decoding"):
+        prompt, tokens = challenges.forced()
+        for name in ("forced", "again"):
+            _save(folder / f"{name}.npz", {"logits": decode(engine, prompt, tokens.shape[1], tokens).logits})
+        greedy = decode(engine, challenges.greedy(), family.forced.new_tokens)
+        _save(folder / "greedy.npz", {"logits": greedy.logits, "tokens": greedy.tokens})
+    with phase("measure decoding"):
+        timed = time_decoding(
+            lambda number: decode(engine, challenges.decoded(number), family.decoded.new_tokens),
+            budget=BUDGET, choose=secrets.randbelow,
+        )  # fmt: skip
+        _save(folder / "decoded.npz", {"logits": timed.kept.logits, "tokens": timed.kept.tokens})
+    return {"first": timed.first, "steps": timed.steps, "number": timed.number, "cache": greedy.cache}
 
 
 def _save(path: Path, outputs: Mapping[str, np.ndarray]) -> None:

@@ -1,0 +1,59 @@
+"""Decoding with exported graphs, whatever runtime keeps the cache: the encoder once a sequence, then steps."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import numpy as np
+
+from assay.backends.base import Engine, Tensors
+from assay.families.generation import GeneratingFamily, grown
+
+KEEP = "logits_to_keep"
+"""The decoder graph's input that names the tokens whose logits are wanted (`families.steps.KEEP`)."""
+
+
+class DecodingEngine(Engine):
+    """Whole passes, prefills and steps over a decoder graph; a runtime says how a sequence begins and goes on."""
+
+    def __init__(self, family: GeneratingFamily) -> None:
+        self._target = family.target
+        self._mask: np.ndarray | None = None
+
+    @abstractmethod
+    def begin(self, batch: int, source: Tensors) -> None:
+        """An empty cache for a batch; where there is an encoder, it reads the source."""
+
+    @abstractmethod
+    def decode(self, feed: Tensors) -> np.ndarray:
+        """Logits of these tokens, (batch, kept, vocabulary); the cache grows by all of them."""
+
+    def run(self, inputs: Tensors) -> Tensors:
+        """One pass over all tokens, from an empty cache that is dropped again."""
+        logits = self._first(inputs, np.arange(inputs[self._target].shape[1]))
+        self.reset()
+        return {"logits": logits}
+
+    def prefill(self, inputs: Tensors) -> Tensors:
+        """The prompt at once."""
+        return {"logits": self._first(inputs, np.array([inputs[self._target].shape[1] - 1]))[:, -1]}
+
+    def step(self, tokens: np.ndarray) -> Tensors:
+        """One token a sequence."""
+        if self._target == "input_ids" and self._mask is not None:
+            self._mask = grown(self._mask, 1)
+        return {"logits": self.decode(self._feed(tokens[:, None], _ONLY))[:, -1]}
+
+    def _first(self, inputs: Tensors, keep: np.ndarray) -> np.ndarray:
+        self.reset()
+        tokens = inputs[self._target]
+        self._mask = inputs.get("attention_mask")
+        self.begin(len(tokens), inputs)
+        return self.decode(self._feed(tokens, keep))
+
+    def _feed(self, tokens: np.ndarray, keep: np.ndarray) -> Tensors:
+        feed = {self._target: np.ascontiguousarray(tokens), KEEP: keep}
+        return feed if self._mask is None else feed | {"attention_mask": self._mask}
+
+
+_ONLY = np.array([0])
