@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -90,6 +91,16 @@ def digest(directory: Path) -> str:
             for size in _pieces(end - begin):
                 total.update(stream.read(size))
     return total.hexdigest()
+
+
+def parameters(directory: Path) -> int:
+    """How many numbers the tensors of a folder hold; their headers alone are read.
+
+    Raises:
+        UsageError: a file is missing or is not what its name says.
+    """
+    headers = (_header(file)[1] for file in weight_files(directory))
+    return sum(math.prod(tensor["shape"]) for header in headers for tensor in header.values())
 
 
 def weight_files(directory: Path) -> list[Path]:
