@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from assay import checkpoints, families
+from assay.cache import cache_dir, entries
 from assay.errors import UsageError
 
 
@@ -56,8 +57,19 @@ def test_what_is_made_already_needs_no_torch() -> None:
         "twin = checkpoints.twin(made); checkpoints.opened('bert', made.path); "
         "assert not {'torch', 'transformers', 'safetensors'} & set(sys.modules); print(made.sha256, twin.sha256)"
     )
-    run = in_a_process(code, checkpoints.cache_dir())
+    run = in_a_process(code, cache_dir())
     assert run.stdout.split() == [cached.sha256, twin.sha256], run.stderr
+
+
+def test_what_is_made_is_kept_and_using_it_shows() -> None:
+    made = checkpoints.local("bert")
+    twin = checkpoints.twin(made)
+    kept = {each.path: each.kind for each in entries()}
+    assert (kept[made.path], kept[twin.path]) == ("checkpoints", "twins")
+    for each in (made, twin):
+        os.utime(each.path, (1, 1))
+    assert checkpoints.local("bert") == made
+    assert {each.path for each in entries() if each.used == 1} == {twin.path}
 
 
 def test_a_checkpoint_says_what_it_is() -> None:
@@ -213,13 +225,6 @@ def test_pooling_belongs_to_the_digest(tmp_path: Path) -> None:
     before = checkpoints.digest(folder)
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_cls_token": True}))
     assert checkpoints.digest(folder) != before
-
-
-def test_the_cache_can_be_put_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("ASSAY_CACHE", str(tmp_path))
-    assert checkpoints.cache_dir() == tmp_path
-    monkeypatch.delenv("ASSAY_CACHE")
-    assert checkpoints.cache_dir().name == "assay"
 
 
 def test_every_family_loads_its_own_local_model_and_refuses_that_of_another() -> None:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,8 +44,52 @@ def test_quota_of_version_1(tmp_path: Path, granted: str, cores: int | None) -> 
     assert machine.quota(tmp_path) == cores
 
 
+GIB = 2**30
+
+
+def memory_group(root: Path, folder: str, limit: str, used: int, files: int = 0) -> None:
+    """A control group of version 2."""
+    make(root, f"sys/fs/cgroup/{folder}/memory.max", f"{limit}\n")
+    make(root, f"sys/fs/cgroup/{folder}/memory.current", f"{used}\n")
+    make(root, f"sys/fs/cgroup/{folder}/memory.stat", f"anon 5\nactive_file {files}\ninactive_file 1\n")
+
+
+@pytest.mark.parametrize(
+    ("groups", "left"),
+    [
+        ((), None),
+        ((("job", "max", GIB),), None),
+        ((("job", str(4 * GIB), GIB),), 3 * GIB + 1),
+        ((("job", str(4 * GIB), 3 * GIB, 2 * GIB),), 3 * GIB + 1),  # cached files are given back
+        ((("job", "max", GIB), ("", str(2 * GIB), GIB)), GIB + 1),
+        ((("job", str(8 * GIB), GIB), ("", str(2 * GIB), GIB)), GIB + 1),
+        ((("job", str(GIB), 2 * GIB),), 0),
+    ],
+)
+def test_memory_that_control_groups_leave(tmp_path: Path, groups: tuple[Any, ...], left: int | None) -> None:
+    make(tmp_path, "proc/self/cgroup", "0::/job\n")
+    for group in groups:
+        memory_group(tmp_path, *group)
+    assert machine.grant(tmp_path) == left
+
+
+def test_memory_that_version_1_leaves(tmp_path: Path) -> None:
+    make(tmp_path, "proc/self/cgroup", "4:cpu,cpuacct:/job\n3:memory:/job\n")
+    make(tmp_path, "sys/fs/cgroup/memory/job/memory.limit_in_bytes", f"{4 * GIB}\n")
+    make(tmp_path, "sys/fs/cgroup/memory/job/memory.usage_in_bytes", f"{3 * GIB}\n")
+    make(tmp_path, "sys/fs/cgroup/memory/job/memory.stat", "inactive_file 7\ntotal_inactive_file 100\n")
+    assert machine.grant(tmp_path) == GIB + 100
+
+
+def test_free_memory_stays_within_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 0 < machine.free_memory() <= machine.describe_machine().memory
+    monkeypatch.setattr(machine, "grant", lambda root: 5)
+    assert machine.free_memory() == 5
+
+
 def test_no_control_groups(tmp_path: Path) -> None:
     assert machine.quota(tmp_path) is None
+    assert machine.grant(tmp_path) is None
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")

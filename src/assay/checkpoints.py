@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,11 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import platformdirs
-
-from assay import families
+from assay import cache, families
 from assay.errors import UsageError, unknown
-from assay.files import published_folder
 from assay.schema import CheckpointRef
 
 if TYPE_CHECKING:
@@ -31,7 +28,7 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-_SEAL = "assay.json"
+SEAL = cache.MARKERS["checkpoints"]
 """The digest of a folder that assay made, as it was when it was made."""
 _FUNCTION = ("modules.json", "1_Pooling/config.json")
 """Beside the configuration, the files that say what a sentence-transformers folder computes."""
@@ -70,12 +67,6 @@ class Checkpoint:
         return CheckpointRef(sha256=self.sha256, source=self.source, name=self.name)
 
 
-def cache_dir() -> Path:
-    """Where what assay makes is kept: `$ASSAY_CACHE`, or the user's cache folder."""
-    override = os.environ.get("ASSAY_CACHE")
-    return Path(override).expanduser().absolute() if override else platformdirs.user_cache_path("assay")
-
-
 def digest(directory: Path) -> str:
     """SHA-256 of what a folder computes with: the configuration, and names, types, shapes and bytes of all tensors.
 
@@ -100,6 +91,16 @@ def digest(directory: Path) -> str:
             for size in _pieces(end - begin):
                 total.update(stream.read(size))
     return total.hexdigest()
+
+
+def parameters(directory: Path) -> int:
+    """How many numbers the tensors of a folder hold; their headers alone are read.
+
+    Raises:
+        UsageError: a file is missing or is not what its name says.
+    """
+    headers = (_header(file)[1] for file in weight_files(directory))
+    return sum(math.prod(tensor["shape"]) for header in headers for tensor in header.values())
 
 
 def weight_files(directory: Path) -> list[Path]:
@@ -141,7 +142,7 @@ def local(family_id: str, size: str = "tiny", seed: int = 0) -> Checkpoint:
     family = families.load(family_id)
     if size not in family.sizes:
         raise unknown("size", size, family.sizes)
-    folder = cache_dir() / "checkpoints" / f"{family_id}-{size}-{seed}-{_recipe(family_id)[:16]}"
+    name = f"{family_id}-{size}-{seed}"
 
     def build(draft: Path) -> None:
         config = family.config(size)
@@ -149,13 +150,13 @@ def local(family_id: str, size: str = "tiny", seed: int = 0) -> Checkpoint:
         family.save_processor(draft, config)
         _write_weights(family, config, draft, seed)
 
-    return Checkpoint(family_id, folder, _cached(folder, build), "local", f"{family_id}-{size}-{seed}", size)
+    folder, sha256 = _kept("checkpoints", f"{name}-{_recipe(family_id)[:16]}", build)
+    return Checkpoint(family_id, folder, sha256, "local", name, size)
 
 
 def twin(checkpoint: Checkpoint) -> Checkpoint:
     """The same architecture, configuration and processor with other weights, whose seed is the original's digest."""
     key = hashlib.sha256(f"{checkpoint.sha256}{_recipe(checkpoint.family)}".encode()).hexdigest()
-    folder = cache_dir() / "twins" / f"{checkpoint.family}-{key[:16]}"
 
     def build(draft: Path) -> None:
         from transformers import AutoConfig
@@ -168,8 +169,9 @@ def twin(checkpoint: Checkpoint) -> Checkpoint:
         config = AutoConfig.from_pretrained(draft, local_files_only=True, trust_remote_code=False)
         _write_weights(families.load(checkpoint.family), config, draft, int(checkpoint.sha256[:16], 16))
 
+    folder, sha256 = _kept("twins", f"{checkpoint.family}-{key[:16]}", build)
     name = f"{checkpoint.name}-twin"
-    return Checkpoint(checkpoint.family, folder, _cached(folder, build), checkpoint.source, name, checkpoint.size)
+    return Checkpoint(checkpoint.family, folder, sha256, checkpoint.source, name, checkpoint.size)
 
 
 def opened(family_id: str, path: Path) -> Checkpoint:
@@ -190,20 +192,24 @@ def opened(family_id: str, path: Path) -> Checkpoint:
     return Checkpoint(family_id, path, digest(path), "path", path.name, "own")
 
 
-def _cached(folder: Path, build: Callable[[Path], None]) -> str:
-    """The digest of a folder that assay makes; where the content is not what was written, it is made again."""
-    if folder.is_dir():  # published in one step: it is whole, or it was damaged later
-        try:
-            found = digest(folder)
-            if _read_json(folder / _SEAL) == {"sha256": found}:
-                return found
-        except UsageError:
-            pass
-        shutil.rmtree(folder)
-    with published_folder(folder) as draft:
+def _kept(kind: cache.Kind, name: str, build: Callable[[Path], None]) -> tuple[Path, str]:
+    """The folder and digest of a checkpoint that assay makes; where the content is not what was written, anew."""
+
+    def sealed(draft: Path) -> None:
         build(draft)
-        (draft / _SEAL).write_text(json.dumps({"sha256": digest(draft)}), encoding="utf-8")
-    return digest(folder)
+        (draft / SEAL).write_text(json.dumps({"sha256": digest(draft)}), encoding="utf-8")
+
+    folder = cache.entry(kind, name, sealed, _whole)
+    sha256: str = _read_json(folder / SEAL)["sha256"]
+    return folder, sha256
+
+
+def _whole(folder: Path) -> bool:
+    """Published in one step, it was whole; it may have been damaged later."""
+    try:
+        return bool(_read_json(folder / SEAL) == {"sha256": digest(folder)})
+    except UsageError:
+        return False
 
 
 def _write_weights(family: Family, config: PreTrainedConfig, directory: Path, seed: int) -> None:

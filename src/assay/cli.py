@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -101,7 +102,8 @@ def _parser() -> tuple[Parser, dict[str, Command]]:
         "  assay run --backend cpu --family bert,t5         two of them\n"
         "  assay run --backend cpu --model bert=./my-bert   a checkpoint of your own\n"
         "  assay merge                                      reports/sessions into one matrix\n"
-        "  assay show --json                                the matrix, for a program\n\n" + EXIT_CODES,
+        "  assay show --json                                the matrix, for a program\n"
+        "  assay cache prune --to 5G                        keep what was used last\n\n" + EXIT_CODES,
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"assay {__version__}")
     group = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=Command)
@@ -144,9 +146,14 @@ def _parser() -> tuple[Parser, dict[str, Command]]:
     doctor = command("doctor", _doctor, "say which backends can run here, and why not")
     doctor.option("--json", action="store_true", help="print it as JSON")
 
+    cache = command("cache", _cache, "list, prune or clear what is kept of test models and exports")
+    cache.add_argument("action", metavar="ACTION", nargs="?", default="list", help="list (default), prune or clear")
+    cache.option("--to", metavar="SIZE", help="with prune: what may be kept, such as 500M or 20G (default: the cap)")
+    cache.option("--json", action="store_true", help="print it as JSON")
+
     schema = command("schema", _schema, "print the JSON Schema of a report")
     schema.add_argument("record", nargs="?", default="session", help="session (default) or matrix")
-    return parser, {"run": run, "merge": merge, "show": show, "doctor": doctor, "schema": schema}
+    return parser, {"run": run, "merge": merge, "show": show, "doctor": doctor, "cache": cache, "schema": schema}
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -165,13 +172,15 @@ def _run(arguments: argparse.Namespace) -> int:
         precision=arguments.precision, timeout=arguments.timeout,
     )  # fmt: skip
     _writable(arguments.reports / "sessions")
-    from assay import progress
+    from assay import cache, progress
     from assay.schema import Status
     from assay.session import run_session
 
+    cap, started = cache.cap(), time.time()
     shown = progress.choose(quiet=arguments.json)
     try:
-        report = run_session(plan, arguments.reports, resume=arguments.resume, progress=shown)
+        with cache.held():
+            report = run_session(plan, arguments.reports, resume=arguments.resume, progress=shown)
     except KeyboardInterrupt:
         shown.finished()
         kept = f"finished cells are kept in {arguments.reports / 'sessions'}, --resume goes on from there"
@@ -184,6 +193,8 @@ def _run(arguments: argparse.Namespace) -> int:
         print(report.model_dump_json(indent=1))
     else:
         print(arguments.reports / "sessions" / f"{report.backend}-{report.id}.json", file=sys.stderr)
+    for line in cache.enforce(cap, started):
+        print(f"assay: {line}", file=sys.stderr)
     accepted = {Status.REAL} if arguments.require_real else {Status.REAL, Status.UNAVAILABLE}
     return OK if all(cell.status in accepted for cell in report.cells) else BAD
 
@@ -267,6 +278,24 @@ def _doctor(arguments: argparse.Namespace) -> int:
             lines.append(f"not installed here: {', '.join(each.missing)}; `{each.remedy}` has an environment for it")
         for line in lines:
             print(f"{'':<13}   {line}")
+    return OK
+
+
+def _cache(arguments: argparse.Namespace) -> int:
+    from assay import cache
+
+    actions = ("list", "prune", "clear")
+    if arguments.action not in actions:
+        raise unknown("action", arguments.action, actions)
+    if arguments.to is not None and arguments.action != "prune":
+        raise UsageError("--to goes with `assay cache prune`")
+    limit = cache.cap()  # refused here, if it is no size, whatever was asked for
+    removed = None
+    if arguments.action == "prune":
+        removed = cache.prune(limit if arguments.to is None else cache.parse_size(arguments.to, "--to"))
+    elif arguments.action == "clear":
+        removed = cache.clear()
+    print(json.dumps(cache.to_json(removed), indent=1) if arguments.json else cache.listing(removed))
     return OK
 
 

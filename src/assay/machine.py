@@ -28,23 +28,52 @@ def quota(root: Path = Path("/")) -> int | None:
 
 def _limits(root: Path) -> Iterator[tuple[int, int]]:
     """Microseconds of processor time and the period for which they are granted, of every control group above us."""
+    for group, unified in _groups(root, "cpu"):
+        if unified and (group / "cpu.max").is_file():
+            used, period = (group / "cpu.max").read_text(encoding="utf-8").split()
+            yield (0 if used == "max" else int(used)), int(period)
+        elif (group / "cpu.cfs_quota_us").is_file():
+            yield _number(group / "cpu.cfs_quota_us"), _number(group / "cpu.cfs_period_us")
+
+
+def free_memory() -> int:
+    """Bytes that processes of a session may take: what the system has available, within what control groups leave."""
+    available: int = psutil.virtual_memory().available
+    left = grant(Path("/"))
+    return available if left is None else min(available, left)
+
+
+def grant(root: Path = Path("/")) -> int | None:
+    """Bytes of memory that this process's control group leaves, those above it included; None without a limit."""
+    left = []
+    for group, unified in _groups(root, "memory"):
+        limit, used = (
+            ("memory.max", "memory.current") if unified else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        )
+        if (group / limit).is_file() and (group / limit).read_text(encoding="utf-8").strip() != "max":
+            left.append(_number(group / limit) - _number(group / used) + _file_pages(group / "memory.stat", unified))
+    return max(0, min(left)) if left else None
+
+
+def _file_pages(statistics: Path, unified: bool) -> int:
+    """Bytes of cached files, which a control group counts as used and gives back when memory runs short."""
+    names = [f"{'' if unified else 'total_'}{each}_file" for each in ("active", "inactive")]
+    counts = dict(line.split() for line in statistics.read_text(encoding="utf-8").splitlines())
+    return sum(int(counts.get(name, 0)) for name in names)
+
+
+def _groups(root: Path, controller: str) -> Iterator[tuple[Path, bool]]:
+    """The folders of the control groups above us that may limit this, and whether they are of version 2."""
     membership = root / "proc/self/cgroup"
     if not membership.is_file():
         return
     for line in membership.read_text(encoding="utf-8").splitlines():
         number, controllers, name = line.split(":", 2)
-        path = PurePosixPath(name)
-        for group in (path, *path.parents):
-            inside = str(group).lstrip("/")
-            if number == "0":  # version 2
-                limit = root / "sys/fs/cgroup" / inside / "cpu.max"
-                if limit.is_file():
-                    used, period = limit.read_text(encoding="utf-8").split()
-                    yield (0 if used == "max" else int(used)), int(period)
-            elif "cpu" in controllers.split(","):
-                folder = root / "sys/fs/cgroup/cpu" / inside
-                if (folder / "cpu.cfs_quota_us").is_file():
-                    yield _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
+        unified = number == "0"
+        if unified or controller in controllers.split(","):
+            tree = root / "sys/fs/cgroup" / ("" if unified else controller)
+            path = PurePosixPath(name)
+            yield from ((tree / str(group).lstrip("/"), unified) for group in (path, *path.parents))
 
 
 def _number(path: Path) -> int:

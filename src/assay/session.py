@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from assay import needs
 from assay.cell import CellRun
 from assay.devices import Device
 from assay.errors import Unavailable
@@ -29,11 +30,14 @@ def run_session(plan: Plan, reports: Path, *, resume: bool, progress: Progress) 
 
     Returns:
         The report, whole. Whatever happens in a cell is recorded there and stays there.
+
+    Raises:
+        UsageError: the machine has not the memory or the disk for it; nothing was run.
     """
     sessions = reports / "sessions"
     report = (_unfinished(plan, sessions) if resume else None) or _begun(plan)
     done = {cell.family for cell in report.cells}
-    progress.session(plan.backend.name, [family for family in plan.families if family not in done])
+    remaining = [family for family in plan.families if family not in done]
 
     def record(cell: Cell) -> None:
         nonlocal report
@@ -44,15 +48,16 @@ def run_session(plan: Plan, reports: Path, *, resume: bool, progress: Progress) 
     try:
         device = plan.backend.devices()[0]
     except Unavailable as error:
+        progress.session(plan.backend.name, remaining)
         absent = Unavailability(reason=error.reason, looked_for=error.looked_for)
-        for family in plan.families:
-            if family not in done:
-                record(_unavailable(plan, family, absent))
+        for family in remaining:
+            record(_unavailable(plan, family, absent))
     else:
+        needs.check(plan, remaining)
+        progress.session(plan.backend.name, remaining)
         with tempfile.TemporaryDirectory(prefix="assay-") as folder, Servers(plan.timeout) as servers:
-            for family in plan.families:
-                if family not in done:
-                    record(_run(plan, family, device, servers, Path(folder) / family, progress))
+            for family in remaining:
+                record(_run(plan, family, device, servers, Path(folder) / family, progress))
     report = report.model_copy(update={"finished_at": now()})
     _write(report, sessions)
     progress.finished()

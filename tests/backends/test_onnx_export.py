@@ -12,6 +12,7 @@ from assay import checkpoints
 from assay.backends import onnx_export
 from assay.backends.base import Artifact
 from assay.backends.onnx_export import MANIFEST, MODEL_FILE, digest, digests, export, export_twin, initializers
+from assay.cache import cache_dir
 from assay.schema import Precision
 
 
@@ -57,10 +58,10 @@ def test_an_export_that_fails_leaves_nothing_behind(monkeypatch: pytest.MonkeyPa
         raise RuntimeError("no such operator")
 
     monkeypatch.setattr(onnx_export, "_export", fails)
-    before = set((checkpoints.cache_dir() / "exports").iterdir())
+    before = set((cache_dir() / "exports").iterdir())
     with pytest.raises(RuntimeError, match="no such operator"):
         export(checkpoint, precision=Precision.F32)
-    assert set((checkpoints.cache_dir() / "exports").iterdir()) == before
+    assert set((cache_dir() / "exports").iterdir()) == before
 
 
 def test_an_export_without_its_manifest_is_made_again() -> None:

@@ -122,6 +122,9 @@ class Backend(ABC):
         builder_preload: what the builder's server imports ahead, beside torch and transformers.
         libraries: file-name prefixes of the compute libraries that may be mapped in its runner.
         packages: the distributions whose versions a report records.
+        builder_memory, runner_memory: what these roles need at their peak, bytes for each parameter; 4 are the weights
+            in float32. A figure says where it was measured; `needs` says how.
+        exports: copies of the weights, checkpoint's and twin's, that building leaves in the cache.
     """
 
     name: ClassVar[str]
@@ -130,6 +133,9 @@ class Backend(ABC):
     builder_preload: ClassVar[tuple[str, ...]] = ()
     libraries: ClassVar[tuple[str, ...]]
     packages: ClassVar[tuple[str, ...]]
+    builder_memory: ClassVar[float] = 4
+    runner_memory: ClassVar[float] = 4
+    exports: ClassVar[int] = 0
 
     @abstractmethod
     def devices(self) -> Sequence[Device]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -19,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from assay import cache
 from assay.backends.base import Artifact, Backend
 from assay.families.base import Family
-from assay.files import published_folder
 from assay.schema import Precision
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 MODEL_FILE = "model.onnx"
 """The one graph, or the decoder's where there are two."""
 ENCODER_FILE = "encoder.onnx"
-MANIFEST = "export.json"
+MANIFEST = cache.MARKERS["exports"]
 MATRIX = 2
 OPSET = 20
 """At 20 attention stays decomposed, so that no runtime puts a quantised cache behind it by itself."""
@@ -42,6 +41,9 @@ class OnnxBackend(Backend):
     """A column that runs the shared export."""
 
     builder_preload = ("transformers.exporters.exporter_onnx",)
+    builder_memory = 12
+    """The module, the traced program and the tensors being written; 12.3 for BERT, 14.7 for MiniLM."""
+    exports = 2
 
     def build(self, checkpoint: Checkpoint, *, precision: Precision) -> Artifact:
         """The shared ONNX export."""
@@ -83,17 +85,14 @@ def export_twin(checkpoint: Checkpoint, twin: Checkpoint, *, precision: Precisio
 
 
 def _published(family: Family, recipe: dict[str, Any], write: Callable[[Path], None]) -> Artifact:
-    from assay.checkpoints import cache_dir
+    def build(draft: Path) -> None:
+        started = time.perf_counter()
+        write(draft)
+        manifest = recipe | {"seconds": time.perf_counter() - started}
+        (draft / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    folder = cache_dir() / "exports" / f"{family.id}-{key[:24]}"
-    if not (folder / MANIFEST).is_file():
-        shutil.rmtree(folder, ignore_errors=True)
-        with published_folder(folder) as draft:
-            started = time.perf_counter()
-            write(draft)
-            manifest = recipe | {"seconds": time.perf_counter() - started}
-            (draft / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    folder = cache.entry("exports", f"{family.id}-{key[:24]}", build, lambda there: (there / MANIFEST).is_file())
     seconds = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["seconds"]
     return Artifact(family=family.id, path=str(folder), format="onnx", export_seconds=seconds)
 

@@ -35,6 +35,8 @@ class OpenVino(OnnxBackend):
     environment = "openvino"
     preload = ("openvino",)
     libraries = ("libopenvino", "_pyopenvino")
+    runner_memory = 7
+    """The file's weights, mapped, and the compiled copy; 8.6 for BERT, 7.1 for MiniLM."""
     packages = ("openvino", "torch", "transformers", "onnx", "onnxscript", "numpy")
 
     def devices(self) -> Sequence[Device]:
