@@ -15,7 +15,7 @@ import pytest
 
 from assay import cli
 from assay.progress import PlainProgress, QuietProgress, choose, summary
-from assay.schema import Layer, Matrix, SessionReport
+from assay.schema import Cell, Layer, Matrix, SessionReport, Status
 from tests import strategies as make
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -66,7 +66,7 @@ def test_help_imports_nothing_heavy(run: Run, arguments: tuple[str, ...]) -> Non
 
 def test_help_has_examples_and_exit_codes(run: Run) -> None:
     text = run("--help").stdout
-    for word in ("run", "merge", "show", "doctor", "cache", "schema", "examples:", "exit codes:", "130"):
+    for word in ("run", "merge", "expect", "show", "doctor", "cache", "schema", "examples:", "exit codes:", "130"):
         assert word in text
 
 
@@ -83,7 +83,7 @@ def test_no_command_imports_a_runtime_to_answer(run: Run, sessions: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), "which command? one of run, merge, show, doctor, cache, schema"),
+        ((), "which command? one of run, merge, expect, show, doctor, cache, schema"),
         (("rum",), "unknown command 'rum'; did you mean run?"),
         (("run",), "which backend? --backend takes one of cpu, cuda, openvino, onnxruntime"),
         (("run", "--bakend", "cpu"), "unknown option '--bakend'; did you mean --backend?"),
@@ -98,6 +98,12 @@ def test_no_command_imports_a_runtime_to_answer(run: Run, sessions: Path) -> Non
         (("run", "--backend", "cpu", "--model", "bert"), "--model takes FAMILY=DIR, not 'bert'"),
         (("run", "--backend", "cpu", "--model", "bert=a", "--model", "bert=b"), "--model names bert twice"),
         (("run", "--backend", "cpu", "--model", "bert=nowhere"), "nowhere"),
+        (("run", "--backend", "cpu", "--device", "cuda:1"), "--device takes cpu ("),
+        (("run", "--backend", "cpu", "--device", "cpu:1"), " here, not 'cpu:1'"),
+        (("run", "--backend", "cpu", "--expect", "none.json"), "none.json: no such file; `assay expect --output none"),
+        (("merge", "--expect", "none.json", "."), "none.json: no such file"),
+        (("expect",), "reports/sessions: no such file or folder; `assay run --backend cpu` writes"),
+        (("expect", "."), "no cell that was run in .; `assay run --backend cpu` runs some"),
         (("merge",), "reports/sessions: no such file or folder; `assay run --backend cpu` writes"),
         (("merge", "--json=1"), "--json"),
         (("show",), "reports/matrix.json: no such file; `assay merge` writes it"),
@@ -171,6 +177,21 @@ def test_no_cells_are_an_error(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "reports").exists()
 
 
+def test_merge_holds_the_whole_matrix_against_what_is_known(run: Run, sessions: Path) -> None:
+    assert run("expect", "--output", "ci/expected.json").stderr == "ci/expected.json: 1 known failure\n"
+    done = run("merge", "--expect", "ci/expected.json")
+    assert (done.returncode, done.stderr) == (0, "")  # 38 cells are PENDING: nobody ran them
+    write(sessions, make.report(make.failed("t5"), make.cell("clip"), session="s3", start=9))
+    done = run("merge", "--expect", "ci/expected.json")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "assay: unexpected: clip on cpu (tiny, f32): expected FAILED, found REAL, a known failure that has gone",
+        "assay: unexpected: t5 on cpu (tiny, f32): expected REAL, found FAILED: builder, build: killed by SIGSEGV",
+    ]
+    assert "✘ FAILED" in done.stdout
+    assert run("merge").returncode == 0
+
+
 def test_show_concludes_anew(run: Run, tmp_path: Path) -> None:
     mock = make.cell(evidence=make.evidence({(Layer.AGREEMENT, "follows_inputs"): False}))
     run("merge", write(tmp_path, make.report(mock)))
@@ -201,8 +222,15 @@ def test_a_reader_that_goes_away_is_no_error(sessions: Path) -> None:
 # schema and doctor
 
 
-@pytest.mark.parametrize(("arguments", "title"), [((), "SessionReport"), (("session",), "SessionReport"),
-                                                  (("matrix",), "Matrix")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "title"),
+    [
+        ((), "SessionReport"),
+        (("session",), "SessionReport"),
+        (("matrix",), "Matrix"),
+        (("expected",), "KnownFailures"),
+    ],
+)
 def test_schema_is_a_json_schema(run: Run, arguments: tuple[str, ...], title: str) -> None:
     schema = json.loads(run("schema", *arguments).stdout)
     assert schema["title"] == title
@@ -263,9 +291,49 @@ def test_run_passes_on_what_was_asked_for(
     assert cli.main(["run", "--backend", "cpu", "--reports", str(tmp_path), *arguments]) == 0
     (call,) = calls
     assert (call["plan"].families, call["plan"].timeout) == (("bert", "clip", "t5"), 7.0)
-    assert (call["reports"], call["resume"]) == (tmp_path, True)
+    assert (call["reports"], call["keep"]) == (tmp_path, set(Status))
     assert isinstance(call["progress"], QuietProgress)
     assert capsys.readouterr().out == report.model_dump_json(indent=1) + "\n"
+
+
+@pytest.mark.parametrize("arguments", [("--only-failed",), ("--only-failed", "--resume")])
+def test_only_failed_keeps_what_need_not_run_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    calls = session_of(monkeypatch, make.report(make.cell()))
+    assert cli.main(["run", "--backend", "cpu", "--reports", str(tmp_path), *arguments]) == 0
+    assert cli.main(["run", "--backend", "cpu", "--reports", str(tmp_path)]) == 0
+    assert [call["keep"] for call in calls] == [{Status.REAL, Status.UNAVAILABLE}, None]
+
+
+FAILED = "bert on cpu (tiny, f32): expected REAL, found FAILED: builder, build: killed by SIGSEGV"
+GONE = "bert on cpu (tiny, f32): expected FAILED, found REAL, a known failure that has gone"
+
+
+@pytest.mark.parametrize(
+    ("known", "found", "arguments", "code", "lines"),
+    [
+        (make.failed(), make.failed(), (), 0, []),
+        (make.cell(), make.failed(), (), 1, [FAILED]),
+        (make.failed(), make.cell(), (), 1, [GONE]),
+        (make.failed(), make.unavailable(backend="cpu"), (), 0, []),
+        (make.failed(), make.unavailable(backend="cpu"), ("--require-real",), 1,
+         ["bert on cpu (tiny, f32): expected FAILED, found UNAVAILABLE: no NVIDIA driver"]),
+        (make.failed("clip", "openvino"), make.cell(), (), 0, []),
+    ],
+)  # fmt: skip
+def test_known_failures_and_the_exit_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    known: Cell, found: Cell, arguments: tuple[str, ...], code: int, lines: list[str],
+) -> None:  # fmt: skip
+    expected = tmp_path / "expected.json"
+    assert cli.main(["expect", str(write(tmp_path / "before", make.report(known))), "--output", str(expected)]) == 0
+    capsys.readouterr()
+    session_of(monkeypatch, make.report(found))
+    reports = ("--reports", str(tmp_path / "now"))
+    assert cli.main(["run", "--backend", "cpu", *reports, "--expect", str(expected), *arguments]) == code
+    shown = capsys.readouterr().err.splitlines()
+    assert [line for line in shown if line.startswith("assay: ")] == [f"assay: unexpected: {line}" for line in lines]
 
 
 def test_an_interrupted_run_says_what_is_kept(
@@ -273,9 +341,11 @@ def test_an_interrupted_run_says_what_is_kept(
 ) -> None:
     session_of(monkeypatch, KeyboardInterrupt())
     assert cli.main(["run", "--backend", "cpu", "--reports", str(tmp_path)]) == 130
-    (line,) = capsys.readouterr().err.splitlines()
-    kept = f"finished cells are kept in {tmp_path / 'sessions'}, --resume goes on from there"
-    assert line == f"assay: interrupted; {kept}"
+    assert cli.main(["run", "--backend", "cpu", "--reports", str(tmp_path), "--only-failed"]) == 130
+    kept = f"assay: interrupted; finished cells are kept in {tmp_path / 'sessions'}"
+    assert capsys.readouterr().err.splitlines() == [
+        f"{kept}, --resume goes on from there", f"{kept}, --only-failed goes on from there",
+    ]  # fmt: skip
 
 
 # Progress

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from assay import devices
-from assay.devices import CUDA, MINIMUM_DRIVER_CUDA, NVML, Device, Host, cpu_device, cuda_devices
-from assay.errors import Unavailable
+from assay.devices import CUDA, MINIMUM_DRIVER_CUDA, NVML, Device, Host, choose, cpu_device, cuda_devices
+from assay.errors import Unavailable, UsageError
 
 ENVS = Path(__file__).parents[1] / "envs"
 
@@ -196,6 +196,21 @@ def test_visible_devices_are_those_of_cuda_in_its_order(good: Host, visible: str
 def test_an_old_device_keeps_its_number(good: Host) -> None:
     nvml = FakeNvml([Card("old", "GPU-a1", (6, 1)), Card("new", "GPU-b1")])
     assert [(device.index, device.name) for device in cuda_devices(replace(good, nvml=nvml))] == [(1, "new")]
+
+
+@pytest.mark.parametrize(("asked", "uuid"), [(None, "GPU-b1"), ("cuda", "GPU-b1"), ("cuda:1", "GPU-b1"),
+                                              ("cuda:2", "GPU-c1")])  # fmt: skip
+def test_a_device_is_chosen_by_its_number(good: Host, asked: str | None, uuid: str) -> None:
+    nvml = FakeNvml([Card("old", "GPU-a1", (6, 1)), Card("b", "GPU-b1"), Card("c", "GPU-c1")])
+    assert choose(cuda_devices(replace(good, nvml=nvml)), asked).detail["uuid"] == uuid
+
+
+@pytest.mark.parametrize("asked", ["cuda:0", "cuda:3", "cuda:01", "cpu", "b", "", "cuda:"])
+def test_a_device_that_is_not_there_is_refused_with_those_that_are(good: Host, asked: str) -> None:
+    nvml = FakeNvml([Card("old", "GPU-a1", (6, 1)), Card("b", "GPU-b1"), Card("c", "GPU-c1")])
+    with pytest.raises(UsageError) as caught:
+        choose(cuda_devices(replace(good, nvml=nvml)), asked)
+    assert str(caught.value) == f"--device takes cuda:1 (b), cuda:2 (c) here, not {asked!r}"
 
 
 def test_memory_that_the_machine_shares(good: Host) -> None:

@@ -24,7 +24,8 @@ EXIT_CODES = """\
 exit codes:
   0    run: every cell is REAL or UNAVAILABLE; merge: every file was read; else: done
   1    run: some cell is anything else (--require-real: or UNAVAILABLE);
-       merge: some file could not be read, the others are merged
+       merge: some file could not be read, the others are merged;
+       both with --expect: some cell is not as expected, in a line each
   2    a mistake in what was asked for, in one line
   130  interrupted; what was finished is kept
 """
@@ -101,7 +102,9 @@ def _parser() -> tuple[Parser, dict[str, Command]]:
         "  assay run --backend openvino                     all families, local test models\n"
         "  assay run --backend cpu --family bert,t5         two of them\n"
         "  assay run --backend cpu --model bert=./my-bert   a checkpoint of your own\n"
+        "  assay run --backend cpu --only-failed            again what was not REAL\n"
         "  assay merge                                      reports/sessions into one matrix\n"
+        "  assay expect --output expected.json              what failed is known: run --expect expected.json\n"
         "  assay show --json                                the matrix, for a program\n"
         "  assay cache prune --to 5G                        keep what was used last\n\n" + EXIT_CODES,
     )  # fmt: skip
@@ -124,10 +127,14 @@ def _parser() -> tuple[Parser, dict[str, Command]]:
                help="a local transformers checkpoint (safetensors) instead of a test model; repeatable")  # fmt: skip
     run.option("--size", default="tiny", help="of the test models (default: tiny)")
     run.option("--precision", default="f32", help="what the backend is told to compute in (default: f32)")
+    run.option("--device", metavar="KIND[:N]", help="cuda:1, say (default: the backend's first)")
     run.option("--reports", metavar="DIR", type=Path, default=REPORTS, help="where sessions/ is (default: reports)")
     run.option("--timeout", metavar="SECONDS", type=float, default=600.0,
                help="for each phase of each role, then it is killed (default: 600)")  # fmt: skip
     run.option("--resume", action="store_true", help="go on with the newest report of the same plan")
+    run.option("--only-failed", action="store_true",
+               help="as --resume, and run again what is neither REAL nor UNAVAILABLE there")  # fmt: skip
+    run.option("--expect", metavar="FILE", type=Path, help="known failures, which are no reason to exit 1")
     run.option("--require-real", action="store_true", help="exit 1 for UNAVAILABLE cells too")
     run.option("--json", action="store_true", help="print the session report, and no progress")
 
@@ -136,7 +143,13 @@ def _parser() -> tuple[Parser, dict[str, Command]]:
     merge.add_argument("paths", metavar="PATH", type=Path, nargs="*", default=[REPORTS / "sessions"],
                        help="reports, and folders of them (default: reports/sessions)")  # fmt: skip
     merge.option("--output", metavar="DIR", type=Path, default=REPORTS, help="where to write (default: reports)")
+    merge.option("--expect", metavar="FILE", type=Path, help="exit 1 if some cell is neither REAL nor a known failure")
     merge.option("--json", action="store_true", help="print the matrix as JSON")
+
+    expect = command("expect", _expect, "list the cells that are not REAL, for --expect")
+    expect.add_argument("paths", metavar="PATH", type=Path, nargs="*", default=[REPORTS / "sessions"],
+                        help="a matrix, or reports and folders of them (default: reports/sessions)")  # fmt: skip
+    expect.option("--output", metavar="FILE", type=Path, help="where to write (default: standard output)")
 
     show = command("show", _show, "print a merged matrix, its statuses concluded anew from its evidence")
     show.add_argument("matrix", metavar="MATRIX", type=Path, nargs="?", default=REPORTS / "matrix.json",
@@ -152,8 +165,10 @@ def _parser() -> tuple[Parser, dict[str, Command]]:
     cache.option("--json", action="store_true", help="print it as JSON")
 
     schema = command("schema", _schema, "print the JSON Schema of a report")
-    schema.add_argument("record", nargs="?", default="session", help="session (default) or matrix")
-    return parser, {"run": run, "merge": merge, "show": show, "doctor": doctor, "cache": cache, "schema": schema}
+    schema.add_argument("record", nargs="?", default="session", help="session (default), matrix or expected")
+    return parser, {
+        "run": run, "merge": merge, "expect": expect, "show": show, "doctor": doctor, "cache": cache, "schema": schema,
+    }  # fmt: skip
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -169,21 +184,24 @@ def _run(arguments: argparse.Namespace) -> int:
 
     plan = make_plan(
         backend=arguments.backend, families=families, models=models, size=arguments.size,
-        precision=arguments.precision, timeout=arguments.timeout,
+        precision=arguments.precision, timeout=arguments.timeout, device=arguments.device,
     )  # fmt: skip
-    _writable(arguments.reports / "sessions")
-    from assay import cache, progress
+    from assay import cache, expect, progress
     from assay.schema import Status
     from assay.session import run_session
 
+    known = expect.read(arguments.expect) if arguments.expect else ()
+    _writable(arguments.reports / "sessions")
+    keep = {Status.REAL, Status.UNAVAILABLE} if arguments.only_failed else set(Status) if arguments.resume else None
     cap, started = cache.cap(), time.time()
     shown = progress.choose(quiet=arguments.json)
     try:
         with cache.held():
-            report = run_session(plan, arguments.reports, resume=arguments.resume, progress=shown)
+            report = run_session(plan, arguments.reports, progress=shown, keep=keep)
     except KeyboardInterrupt:
         shown.finished()
-        kept = f"finished cells are kept in {arguments.reports / 'sessions'}, --resume goes on from there"
+        again = "--only-failed" if arguments.only_failed else "--resume"
+        kept = f"finished cells are kept in {arguments.reports / 'sessions'}, {again} goes on from there"
         print(f"assay: interrupted; {kept}", file=sys.stderr)
         return INTERRUPTED
     except BaseException:
@@ -195,8 +213,15 @@ def _run(arguments: argparse.Namespace) -> int:
         print(arguments.reports / "sessions" / f"{report.backend}-{report.id}.json", file=sys.stderr)
     for line in cache.enforce(cap, started):
         print(f"assay: {line}", file=sys.stderr)
-    accepted = {Status.REAL} if arguments.require_real else {Status.REAL, Status.UNAVAILABLE}
-    return OK if all(cell.status in accepted for cell in report.cells) else BAD
+    surprises = expect.surprises(report.cells, known, require_real=arguments.require_real)
+    if arguments.expect:
+        _complain(surprises)
+    return BAD if surprises else OK
+
+
+def _complain(surprises: Sequence[str]) -> None:
+    for line in surprises:
+        print(f"assay: unexpected: {line}", file=sys.stderr)
 
 
 def _models(pairs: Sequence[str]) -> dict[str, Path]:
@@ -222,7 +247,7 @@ def _writable(folder: Path) -> None:
 
 
 def _merge(arguments: argparse.Namespace) -> int:
-    from assay import backends, families
+    from assay import backends, expect, families
     from assay import merge as merging
     from assay.files import write_atomically
     from assay.report import markdown
@@ -230,6 +255,7 @@ def _merge(arguments: argparse.Namespace) -> int:
     if not any(path.exists() for path in arguments.paths):
         missing = ", ".join(map(str, arguments.paths))
         raise UsageError(f"{missing}: no such file or folder; `assay run --backend cpu` writes reports/sessions")
+    known = expect.read(arguments.expect) if arguments.expect else ()
     reports, problems = merging.read(arguments.paths)
     for problem in problems:
         print(f"assay: skipped {problem}", file=sys.stderr)
@@ -242,7 +268,25 @@ def _merge(arguments: argparse.Namespace) -> int:
     write_atomically(arguments.output / "matrix.json", matrix.model_dump_json(indent=1) + "\n")
     write_atomically(arguments.output / "STATUS.md", markdown.render(matrix))
     _print(matrix, as_json=arguments.json)
-    return BAD if problems else OK
+    surprises = expect.surprises([cell for cell in matrix.cells if cell.session], known) if arguments.expect else ()
+    _complain(surprises)
+    return BAD if problems or surprises else OK
+
+
+def _expect(arguments: argparse.Namespace) -> int:
+    from assay import expect
+    from assay.files import write_atomically
+
+    found = expect.known_failures(expect.measured(arguments.paths))
+    text = found.model_dump_json(indent=1, exclude_none=True) + "\n"
+    if arguments.output is None:
+        print(text, end="")
+        return OK
+    _writable(arguments.output.parent)
+    write_atomically(arguments.output, text)
+    count = len(found.known_failures)
+    print(f"{arguments.output}: {count} known {'failure' if count == 1 else 'failures'}", file=sys.stderr)
+    return OK
 
 
 def _show(arguments: argparse.Namespace) -> int:
@@ -300,9 +344,9 @@ def _cache(arguments: argparse.Namespace) -> int:
 
 
 def _schema(arguments: argparse.Namespace) -> int:
-    from assay.schema import Matrix, Record, SessionReport
+    from assay.schema import KnownFailures, Matrix, Record, SessionReport
 
-    records: dict[str, type[Record]] = {"session": SessionReport, "matrix": Matrix}
+    records: dict[str, type[Record]] = {"session": SessionReport, "matrix": Matrix, "expected": KnownFailures}
     if arguments.record not in records:
         raise unknown("record", arguments.record, records)
     print(json.dumps(records[arguments.record].model_json_schema(mode="serialization"), indent=1))

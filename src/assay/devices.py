@@ -9,14 +9,14 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from assay.errors import Unavailable
+from assay.errors import Unavailable, UsageError
 from assay.machine import processor, threads
 
 MINIMUM_DRIVER_CUDA = (13, 0)
@@ -47,6 +47,24 @@ class Device:
     name: str
     memory: int | None = None
     detail: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def id(self) -> str:
+        """What tells it from the others here: `cuda:1`; `cpu`, which has none."""
+        return self.kind if self.kind == "cpu" else f"{self.kind}:{self.index}"
+
+
+def choose(devices: Sequence[Device], asked: str | None) -> Device:
+    """The device that was asked for: `cuda:1`, for `cuda` the first of them, for None the first of all.
+
+    Raises:
+        UsageError: there is no such device among these.
+    """
+    for device in devices:
+        if asked in (None, device.kind, device.id):
+            return device
+    known = ", ".join(f"{device.id} ({device.name})" for device in devices)
+    raise UsageError(f"--device takes {known} here, not {asked!r}")
 
 
 def _loads(library: str) -> bool:
@@ -89,8 +107,8 @@ def cpu_device() -> Device:
 def cuda_devices(host: Host | None = None) -> tuple[Device, ...]:
     """The CUDA devices that the pinned torch can use.
 
-    Their order is NVML's, that of the PCI bus; CUDA's own is the same with `CUDA_DEVICE_ORDER=PCI_BUS_ID`, and else
-    begins with the fastest, which matters only between unlike devices.
+    Their order is NVML's, that of the PCI bus; CUDA's own would begin with the fastest, but every role runs with
+    `CUDA_DEVICE_ORDER=PCI_BUS_ID`.
 
     Raises:
         Unavailable: there is none; says what was looked for, and what was found of it.

@@ -19,6 +19,7 @@ from assay.schema import (
     SCHEMA_VERSION,
     Cell,
     CheckpointRef,
+    KnownFailures,
     Matrix,
     MatrixCell,
     Precision,
@@ -31,7 +32,10 @@ SIZES = ("tiny", "base", OWN)
 COMPARED = ("assay", "torch", "transformers")
 """Software that all columns of a matrix should share: it makes the test models, and judges."""
 
-_T = TypeVar("_T", SessionReport, Matrix)
+_KINDS = {"planned": "session report", "known_failures": "list of known failures", "cells": "matrix"}
+"""What a file is, by the first of these keys that it has."""
+
+_T = TypeVar("_T", SessionReport, Matrix, KnownFailures)
 _Slot = tuple[str, str, Precision]
 _Age = tuple[datetime, str, int]
 
@@ -47,7 +51,7 @@ class Problem:
         return f"{self.path}: {self.reason}"
 
 
-class _Unreadable(Exception):
+class Unreadable(Exception):
     """A file that is not what it should be; one clear line."""
 
 
@@ -64,8 +68,8 @@ def read(paths: Iterable[Path]) -> tuple[list[SessionReport], list[Problem]]:
     problems: list[Problem] = []
     for path in _files(paths):
         try:
-            reports.append(_load(path, SessionReport))
-        except _Unreadable as error:
+            reports.append(load(path, SessionReport))
+        except Unreadable as error:
             problems.append(Problem(path, str(error)))
     return reports, problems
 
@@ -79,9 +83,17 @@ def read_matrix(path: Path) -> Matrix:
     if not path.exists():
         raise UsageError(f"{path}: no such file; `assay merge` writes it")
     try:
-        return _load(path, Matrix)
-    except _Unreadable as error:
+        return load(path, Matrix)
+    except Unreadable as error:
         raise UsageError(f"{path}: {error}") from error
+
+
+def is_matrix(path: Path) -> bool:
+    """Whether a file says that it is a matrix; it may still be a bad one."""
+    try:
+        return _kind(_json(path)) == _KINDS["cells"]
+    except Unreadable:
+        return False
 
 
 def _files(paths: Iterable[Path]) -> list[Path]:
@@ -89,47 +101,57 @@ def _files(paths: Iterable[Path]) -> list[Path]:
     return list({file.resolve(): file for file in reversed(found)}.values())[::-1]
 
 
-def _load(path: Path, model: type[_T]) -> _T:
+def load(path: Path, model: type[_T]) -> _T:
+    """The record in a file.
+
+    Raises:
+        Unreadable: it cannot be read, is foreign, newer, or of another kind.
+    """
     data = _json(path)
     _recognise(data, model)
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise _Unreadable(_explain(error)) from error
+        raise Unreadable(_explain(error)) from error
 
 
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except OSError as error:
-        raise _Unreadable(f"cannot be read: {error.strerror or error}") from error
+        raise Unreadable(f"cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise _Unreadable("is not UTF-8 text") from error
+        raise Unreadable("is not UTF-8 text") from error
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        raise _Unreadable(f"is not JSON, or was cut off: {error.msg} at {where}") from error
+        raise Unreadable(f"is not JSON, or was cut off: {error.msg} at {where}") from error
     except (ValueError, RecursionError) as error:
-        raise _Unreadable(f"is not JSON that can be read: {error}") from error
+        raise Unreadable(f"is not JSON that can be read: {error}") from error
 
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number")
 
 
-def _recognise(data: Any, model: type[SessionReport | Matrix]) -> None:
+def _recognise(data: Any, model: type[SessionReport | Matrix | KnownFailures]) -> None:
     """Refuse foreign files and newer versions before looking further: their errors would only confuse."""
-    wanted, other = ("session report", "matrix") if model is SessionReport else ("matrix", "session report")
+    wanted = next(kind for key, kind in _KINDS.items() if key in model.model_fields)
     if not isinstance(data, Mapping) or "schema_version" not in data:
-        raise _Unreadable(f"is not a {wanted} of assay: it has no schema_version")
+        raise Unreadable(f"is not a {wanted} of assay: it has no schema_version")
     version = data["schema_version"]
     if not isinstance(version, int) or isinstance(version, bool):
-        raise _Unreadable(f"schema_version: should be a whole number, not {json.dumps(version)[:40]}")
+        raise Unreadable(f"schema_version: should be a whole number, not {json.dumps(version)[:40]}")
     if version > SCHEMA_VERSION:
-        raise _Unreadable(
+        raise Unreadable(
             f"schema_version {version} is newer than this assay reads ({SCHEMA_VERSION}); update assay to merge it"
         )
-    if ("planned" in data) is (model is Matrix):
-        raise _Unreadable(f"is not a {wanted}" + (f" but a {other}" if "cells" in data else ""))
+    found = _kind(data)
+    if found != wanted:
+        raise Unreadable(f"is not a {wanted}" + (f" but a {found}" if found else ""))
+
+
+def _kind(data: Any) -> str | None:
+    return next((kind for key, kind in _KINDS.items() if key in data), None) if isinstance(data, Mapping) else None
 
 
 def _explain(error: ValidationError) -> str:

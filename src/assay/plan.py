@@ -8,7 +8,8 @@ from pathlib import Path
 
 from assay import backends, families
 from assay.backends.base import Backend
-from assay.errors import UsageError, unknown
+from assay.devices import choose
+from assay.errors import Unavailable, UsageError, unknown
 from assay.schema import OWN, Precision
 
 SIZES = ("tiny",)
@@ -23,6 +24,7 @@ class Plan:
         families: ids, in the order of the matrix.
         models: the user's checkpoint folder by family; the other families use a local test model.
         timeout: seconds that one phase of a role may take.
+        device: which of the backend's devices, `cuda:1`; None for the first.
     """
 
     backend: Backend
@@ -31,6 +33,7 @@ class Plan:
     size: str
     precision: Precision
     timeout: float
+    device: str | None = None
 
     def size_of(self, family: str) -> str:
         """The cell's size: `own` where the user brought a checkpoint."""
@@ -45,6 +48,7 @@ def make_plan(
     size: str = "tiny",
     precision: str = "f32",
     timeout: float = 600.0,
+    device: str | None = None,
 ) -> Plan:
     """Check and complete what the user asked for.
 
@@ -52,7 +56,8 @@ def make_plan(
         families: ids; none asked for means those of `models`, or all.
 
     Raises:
-        UsageError: an unknown name, a checkpoint that cannot be used, a number out of range.
+        UsageError: an unknown name, a checkpoint that cannot be used, a number out of range, a device that is not
+            there although others are.
     """
     from assay import checkpoints
 
@@ -65,12 +70,19 @@ def make_plan(
     if not 0 < timeout < float("inf"):
         raise UsageError(f"--timeout takes a positive number of seconds, not {timeout:g}")
     loaded = backends.load(backend)
-    supported = loaded.precisions(loaded.devices()[0]) if precision != "f32" else (Precision.F32,)
-    if precision not in supported:
-        raise UsageError(f"{backend} computes in {', '.join(supported)} here, not in {precision}")
+    _check_device(loaded, device, Precision(precision))
     for family, folder in models.items():
         checkpoints.opened(family, folder)
-    return Plan(loaded, chosen, models, size, Precision(precision), timeout)
+    return Plan(loaded, chosen, models, size, Precision(precision), timeout, device)
+
+
+def _check_device(backend: Backend, device: str | None, precision: Precision) -> None:
+    try:
+        chosen = choose(backend.devices(), device)
+    except Unavailable:
+        return  # as every cell will say
+    if precision is not Precision.F32 and precision not in (supported := backend.precisions(chosen)):
+        raise UsageError(f"{backend.name} computes in {', '.join(supported)} here, not in {precision}")
 
 
 def _families(asked: Sequence[str]) -> tuple[str, ...]:

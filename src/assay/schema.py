@@ -293,11 +293,12 @@ class Environment(Record):
 
 
 class SessionReport(Record):
-    """One run of one backend. `planned` names the families of the run, in order."""
+    """One run of one backend. `planned` names the families, in order; `asked_device` is what `--device` said."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     id: str
     backend: str
+    asked_device: str | None = None
     started_at: Timestamp
     finished_at: Timestamp | None = None
     machine: Machine
@@ -328,3 +329,29 @@ class Matrix(Record):
     cells: tuple[MatrixCell, ...]
     superseded: tuple[MatrixCell, ...] = ()
     warnings: tuple[str, ...] = ()
+
+
+class KnownFailure(Record):
+    """A cell that is known not to be REAL, and what it is; `checkpoint` names one that the user brought."""
+
+    family: str
+    backend: str
+    size: str
+    precision: Precision
+    checkpoint: str | None = None
+    status: Status
+    note: str = ""
+
+    @field_validator("status")
+    @classmethod
+    def _no_failure(cls, status: Status) -> Status:
+        if status in (Status.REAL, Status.UNAVAILABLE):
+            raise ValueError(f"{status} is no failure: leave the cell out")
+        return status
+
+
+class KnownFailures(Record):
+    """What `--expect` reads: every cell that is not named here should be REAL."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    known_failures: tuple[KnownFailure, ...]

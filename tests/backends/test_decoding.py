@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from tests.backends.test_backends import COLUMNS, no_phase
 from transformers import GenerationMixin
 
 from assay import backends, checkpoints, families
@@ -15,7 +16,6 @@ from assay.challenge import Challenges
 from assay.decoding import decode
 from assay.families.generation import GeneratingFamily, grown
 from assay.schema import Precision
-from tests.backends.test_backends import COLUMNS, no_phase
 
 GENERATING = [name for name in families.ORDER if isinstance(families.load(name), GeneratingFamily)]
 NEW = 32

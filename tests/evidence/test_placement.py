@@ -9,6 +9,7 @@ import pytest
 
 from assay.backends.base import Operation
 from assay.backends.onnxruntime import operations as onnxruntime_operations
+from assay.devices import Device
 from assay.evidence.placement import judge
 from assay.schema import Precision, Verdict
 
@@ -20,11 +21,13 @@ def operation(
     return Operation("MatMul", "kernel", device, precision, compute, work)
 
 
-def verdicts(operations: list[Operation], *, device: str = "cpu", libraries: Any = ("libopenvino.so.2026",)) -> Any:
+def verdicts(
+    operations: list[Operation], *, device: str = "cpu", index: int = 0, libraries: Any = ("libopenvino.so.2026",)
+) -> Any:
     """The verdict of each check."""
     case: Any = SimpleNamespace(
         operations=operations,
-        device=SimpleNamespace(kind=device),
+        device=Device(device, index, "Example 9000"),
         precision=Precision.F32,
         libraries=libraries,
         modules=(),
@@ -41,6 +44,12 @@ def test_all_on_the_device_in_the_declared_precision_passes() -> None:
 def test_one_matrix_product_elsewhere_fails_however_small(work: float) -> None:
     trace = [*[operation("cuda:0")] * 50, operation("cpu", work=work)]
     assert verdicts(trace, device="cuda")["elsewhere"] is Verdict.FAILED
+
+
+def test_another_device_of_the_same_kind_is_elsewhere() -> None:
+    assert verdicts([operation("cuda:1")], device="cuda", index=1)["elsewhere"] is Verdict.PASSED
+    assert verdicts([operation("cuda:0")], device="cuda", index=1)["elsewhere"] is Verdict.FAILED
+    assert verdicts([operation("cuda")], device="cuda", index=1)["elsewhere"] is Verdict.PASSED  # not numbered
 
 
 def test_a_mask_made_on_the_host_is_no_fallback() -> None:

@@ -39,8 +39,9 @@ def _elsewhere(case: Case) -> Check:
     compute = [operation for operation in floating if operation.compute]
     if not compute:
         return Check(name="elsewhere", text="the trace holds no matrix product, convolution or attention")
-    device = case.device.kind
-    away = [operation for operation in floating if operation.device.split(":")[0] != device]
+    device = case.device.id
+    # A trace need not number its devices.
+    away = [operation for operation in floating if operation.device not in (case.device.kind, device)]
     share = max(_share(away, floating), float(any(operation.compute for operation in away)))
     text = f"all of {len(floating)} traced operations ran on {device}"
     if away:

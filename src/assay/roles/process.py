@@ -120,6 +120,8 @@ def role_environment() -> dict[str, str]:
         "OMP_WAIT_POLICY": "PASSIVE",
         # OpenBLAS starts its threads at import, and a process with threads cannot fork safely.
         "OPENBLAS_NUM_THREADS": "1",
+        # The order in which devices are counted before a role starts; CUDA's own begins with the fastest.
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     }
 
 

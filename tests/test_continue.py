@@ -1,0 +1,231 @@
+"""Sessions that choose a device or go on with an earlier report; the cells are made up, the rest is real."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay import checkpoints, session
+from assay.backends.cpu import Cpu
+from assay.checkpoints import Checkpoint
+from assay.devices import Device
+from assay.errors import Unavailable, UsageError
+from assay.plan import Plan, make_plan
+from assay.progress import QuietProgress
+from assay.roles.process import role_environment
+from assay.schema import Cell, Precision, SessionReport, Status
+from assay.session import run_session
+from tests import strategies as make
+from tests.conftest import report_in
+
+NOT_FAILED = {Status.REAL, Status.UNAVAILABLE}
+DEVICES = (Device("cuda", 0, "Example 9000"), Device("cuda", 1, "Example 100"))
+
+Cells = Callable[[str], Cell]
+
+
+class Ran(list[str]):
+    """The cells that were run, and the devices that they were given."""
+
+    devices: list[Device]
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> Ran:
+    """Every cell is REAL but those in `outcomes`."""
+    ran = Ran()
+    ran.devices = []
+
+    def run(plan: Plan, family: str, device: Device, *_: Any) -> Cell:
+        ran.append(family)
+        ran.devices.append(device)
+        found = OUTCOMES.get(family, make.cell)(family)
+        if isinstance(found, KeyboardInterrupt):
+            raise found
+        return found.model_copy(update={"size": plan.size_of(family), "started_at": session.now()})
+
+    monkeypatch.setattr(session, "_run", run)
+    return ran
+
+
+OUTCOMES: dict[str, Callable[[str], Any]] = {}
+
+
+@pytest.fixture(autouse=True)
+def outcomes() -> Iterator[dict[str, Callable[[str], Any]]]:
+    """What comes of a family's next cell."""
+    OUTCOMES.clear()
+    yield OUTCOMES
+    OUTCOMES.clear()
+
+
+@pytest.fixture
+def go(tmp_path: Path, ran: Ran) -> Callable[..., SessionReport]:
+    """A session of three families; what it ran is asked of `ran`."""
+
+    def go(
+        keep: Collection[Status] | None = None, families: Sequence[str] = ("bert", "clip", "t5"), **options: Any
+    ) -> SessionReport:
+        ran.clear()
+        plan = make_plan(backend="cpu", families=families, **options)
+        return run_session(plan, tmp_path, progress=QuietProgress(), keep=keep)
+
+    return go
+
+
+def statuses(report: SessionReport) -> dict[str, str]:
+    return {cell.family: str(cell.status) for cell in report.cells}
+
+
+# Going on
+
+
+def test_only_failed_runs_what_failed_and_keeps_the_rest(
+    go: Any, ran: Ran, outcomes: dict[str, Any], tmp_path: Path
+) -> None:
+    outcomes["clip"] = make.failed
+    outcomes["t5"] = lambda family: make.unavailable(family, "cpu")
+    first = go()
+    assert statuses(first) == {"bert": "REAL", "clip": "FAILED", "t5": "UNAVAILABLE"}
+    outcomes.clear()
+    second = go(NOT_FAILED)
+    assert ran == ["clip"]
+    assert statuses(second) == {"bert": "REAL", "clip": "REAL", "t5": "UNAVAILABLE"}
+    assert (second.cells[0], second.cells[2]) == (first.cells[0], first.cells[2])
+    assert report_in(tmp_path / "sessions") == second  # one report still, and its own file
+    assert second.finished_at is not None
+    go(NOT_FAILED)
+    assert ran == []
+
+
+def test_resume_runs_what_is_missing_and_no_failure_again(go: Any, ran: Ran, outcomes: dict[str, Any]) -> None:
+    outcomes |= {"bert": make.failed, "clip": lambda family: KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        go()
+    outcomes.clear()
+    assert statuses(go(set(Status))) == {"bert": "FAILED", "clip": "REAL", "t5": "REAL"}
+    assert ran == ["clip", "t5"]
+
+
+def test_a_failure_stands_until_its_cell_has_run_again(
+    go: Any, ran: Ran, outcomes: dict[str, Any], tmp_path: Path
+) -> None:
+    outcomes |= {"bert": make.failed, "t5": make.failed}
+    go()
+    outcomes |= {"bert": make.cell, "t5": lambda family: KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        go(NOT_FAILED)
+    assert statuses(report_in(tmp_path / "sessions")) == {"bert": "REAL", "clip": "REAL", "t5": "FAILED"}
+    outcomes.clear()
+    assert statuses(go(NOT_FAILED)) == {"bert": "REAL", "clip": "REAL", "t5": "REAL"}
+    assert ran == ["t5"]
+
+
+@pytest.mark.parametrize("options", [{"families": ("bert", "clip")}, {"precision": "bf16"}, {"device": "cpu"}])
+def test_another_plan_begins_anew(go: Any, ran: Ran, options: dict[str, Any]) -> None:
+    go()
+    go(NOT_FAILED, **options)
+    assert len(ran) == len(options.get("families", "123"))
+
+
+@pytest.mark.parametrize("what", ["describe_machine", "describe_environment"])
+def test_what_another_machine_or_other_software_left_is_not_gone_on_with(
+    go: Any, ran: Ran, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str
+) -> None:
+    first = go()
+    other = {
+        "describe_machine": make.on("elsewhere", first),
+        "describe_environment": first.environment.model_copy(update={"packages": {"torch": "0.1"}}),
+    }
+    monkeypatch.setattr(session, what, lambda *_: other[what])
+    go(NOT_FAILED)
+    assert ran == ["bert", "clip", "t5"]
+    assert len(list((tmp_path / "sessions").iterdir())) == 2
+
+
+def test_another_checkpoint_of_the_user_is_another_plan(
+    go: Any, ran: Ran, outcomes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(family: str, path: Path) -> Checkpoint:
+        ref = make.checkpoint(path.name, "path")
+        return Checkpoint(family, path, ref.sha256, "path", ref.name, "own")
+
+    monkeypatch.setattr(checkpoints, "opened", opened)
+    outcomes["bert"] = lambda family: make.cell(family, checkpoint=make.checkpoint("red", "path"))
+    go(families=(), models={"bert": Path("red")})
+    for model, again in (("red", []), ("blue", ["bert"])):
+        go(NOT_FAILED, families=(), models={"bert": Path(model)})
+        assert ran == again
+
+
+def test_a_failure_of_an_unknown_checkpoint_is_never_kept(
+    go: Any, ran: Ran, outcomes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "opened", lambda family, path: Checkpoint(family, path, "", "path", "red", "own"))
+    outcomes["bert"] = make.failed
+    for keep in (None, set(Status)):
+        go(keep, families=(), models={"bert": Path("red")})
+        assert ran == ["bert"]
+
+
+# Devices
+
+
+@pytest.fixture
+def two_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backend with two."""
+    monkeypatch.setattr(Cpu, "devices", lambda self: DEVICES)
+
+
+@pytest.mark.usefixtures("two_devices")
+@pytest.mark.parametrize(("asked", "index"), [(None, 0), ("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)])
+def test_every_cell_runs_on_the_device_that_was_asked_for(go: Any, ran: Ran, asked: str | None, index: int) -> None:
+    report = go(device=asked)
+    assert ran.devices == [DEVICES[index]] * 3
+    assert report.asked_device == asked
+
+
+@pytest.mark.usefixtures("two_devices")
+def test_what_ran_on_another_device_is_not_gone_on_with(go: Any, ran: Ran) -> None:
+    go(device="cuda:0")
+    go(NOT_FAILED, device="cuda:1")
+    assert ran == ["bert", "clip", "t5"]
+    go(NOT_FAILED, device="cuda:1")
+    assert ran == []
+
+
+@pytest.mark.usefixtures("two_devices")
+def test_an_unknown_device_is_refused_before_anything_runs(go: Any, ran: Ran, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"takes cuda:0 \(Example 9000\), cuda:1 \(Example 100\) here, not 'cuda:2'"):
+        go(device="cuda:2")
+    assert ran == [] and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("options", [{"device": "cuda:7"}, {"precision": "bf16"}, {}])
+def test_where_no_device_is_every_cell_says_so(
+    go: Any, ran: Ran, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    def none(self: Cpu) -> Sequence[Device]:
+        raise Unavailable("no NVIDIA driver", ("libcuda.so.1",))
+
+    monkeypatch.setattr(Cpu, "devices", none)
+    assert set(statuses(go(**options)).values()) == {"UNAVAILABLE"}
+    assert ran == []
+
+
+@pytest.mark.usefixtures("two_devices")
+def test_the_precision_is_asked_of_the_device_that_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    able = {DEVICES[0]: tuple(Precision), DEVICES[1]: (Precision.F32,)}
+    monkeypatch.setattr(Cpu, "precisions", lambda self, device: able[device])
+    assert make_plan(backend="cpu", precision="bf16", device="cuda:0").precision is Precision.BF16
+    with pytest.raises(UsageError, match="cpu computes in f32 here, not in bf16"):
+        make_plan(backend="cpu", precision="bf16", device="cuda:1")
+
+
+def test_cuda_counts_its_devices_as_the_plan_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(os.environ, "CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+    assert role_environment()["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
