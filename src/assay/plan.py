@@ -12,8 +12,8 @@ from assay.devices import choose
 from assay.errors import Unavailable, UsageError, unknown
 from assay.schema import OWN, Precision
 
-SIZES = ("tiny",)
-"""The sizes of local test models."""
+SIZES = ("tiny", "base")
+"""The sizes of local test models: seconds, for CI; or the dimensions of the family's common published checkpoint."""
 
 
 @dataclass(frozen=True)

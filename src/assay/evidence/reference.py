@@ -10,7 +10,7 @@ the discrete stochastic arithmetic of Vignes (CESTAC) with random signs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,12 @@ from assay.schema import Precision
 UNIT_ROUND_OFF = {Precision.F32: 2.0**-24, Precision.F16: 2.0**-11, Precision.BF16: 2.0**-8}
 DRAWS = 4
 """Perturbed runs for one floor."""
+MATRIX = 2
 SIGNS = 2**20
 """Random signs that are drawn for one perturbed run."""
+KEPT = 2**30
+"""Parameters whose float64 copies are kept; a larger model's stay float32 and are widened where they are used, one
+tensor at a time, so that judging it takes hardly more memory than its checkpoint."""
 
 _COARSE = {torch.nn.functional.interpolate, torch.sin, torch.cos, torch.Tensor.sin, torch.Tensor.cos}
 _EXACT = {
@@ -82,22 +86,31 @@ class Reference:
     Args:
         family: the row.
         directory: the checkpoint's folder.
+        kept: the most parameters that are held in float64.
     """
 
-    def __init__(self, family: Family, directory: Path) -> None:
-        self._module = family.load(directory, attention="eager").double()
+    def __init__(self, family: Family, directory: Path, kept: int = KEPT) -> None:
+        self._module = family.load(directory, attention="eager")
+        large = sum(parameter.numel() for parameter in self._module.parameters()) > kept
+        # Matrices alone stay narrow: they are nearly all of a large model.
+        matrices = [(each, each.data) for each in self._module.parameters() if large and each.ndim == MATRIX]
+        for parameter, _ in matrices:
+            parameter.data = parameter.new_empty(0)
+        self._module.double()
+        for parameter, values in matrices:
+            parameter.data = values
         self._outputs = family.outputs
 
     def outputs(self, inputs: Tensors) -> dict[str, np.ndarray]:
         """The judged outputs, float64 arrays on the host."""
-        return self._run(inputs, TrueFloat64())
+        return self._run(inputs, TrueFloat64(), _Exact())
 
-    def _run(self, inputs: Tensors, mode: TrueFloat64, rounding: _Rounding | None = None) -> dict[str, np.ndarray]:
+    def _run(self, inputs: Tensors, mode: TrueFloat64, arithmetic: _Exact) -> dict[str, np.ndarray]:
         tensors = {name: torch.from_numpy(_widened(array)) for name, array in inputs.items()}
         for tensor in tensors.values():
-            if rounding and tensor.is_floating_point():
-                rounding.inexact(tensor)
-        with _float64_default(), torch.no_grad(), rounding or nullcontext(), mode:
+            if tensor.is_floating_point():
+                arithmetic.inexact(tensor)
+        with _float64_default(), torch.no_grad(), arithmetic, mode:
             found = self._module(**tensors)
         return {name: found[name].numpy() for name in self._outputs}
 
@@ -107,9 +120,8 @@ class Reference:
         """Outputs under perturbation, for each inputs an array (draws, *output shape) by output name."""
         runs = []
         for draw in range(draws):
-            signs = torch.Generator().manual_seed(seed + draw)
-            with _perturbed(self._module, UNIT_ROUND_OFF[precision], signs) as rounding:
-                runs.append([self._run(each, TrueFloat64(coarse=True), rounding) for each in inputs])
+            rounding = _Rounding(UNIT_ROUND_OFF[precision], torch.Generator().manual_seed(seed + draw))
+            runs.append([self._run(each, TrueFloat64(coarse=True), rounding) for each in inputs])
         return [
             {name: np.stack([run[index][name] for run in runs]) for name in self._outputs}
             for index in range(len(inputs))
@@ -149,25 +161,29 @@ def _float64_default() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-@contextmanager
-def _perturbed(module: torch.nn.Module, unit: float, signs: torch.Generator) -> Iterator[_Rounding]:
-    """Move every parameter, and until the block ends the results that depend on one, relatively by +-unit."""
-    originals = [(parameter, parameter.detach().clone()) for parameter in module.parameters()]
-    rounding = _Rounding(unit, signs)
-    try:
-        with torch.no_grad():
-            for parameter, original in originals:
-                parameter.copy_(rounding.nudged(original))
-                rounding.inexact(parameter)
-        yield rounding
-    finally:
-        with torch.no_grad():
-            for parameter, original in originals:
-                parameter.copy_(original)
+class _Exact(TorchDispatchMode):
+    """Widens parameters that are kept in float32, where they are used."""
+
+    def inexact(self, tensor: torch.Tensor) -> None:
+        """This tensor holds numbers that rounding could have changed."""
+
+    def parameter(self, tensor: torch.Tensor) -> torch.Tensor:
+        """What an operation gets in the place of a parameter."""
+        return tensor.double() if tensor.dtype is torch.float32 else tensor
+
+    def result(self, func: Any, arguments: Sequence[Any], result: Any) -> Any:
+        """What an operation gives in the place of its result."""
+        return result
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.embedding.default and isinstance(args[0], torch.nn.Parameter):
+            return self.parameter(func(*args, **(kwargs or {})))  # the rows that were looked up, not the whole table
+        args, kwargs = tree_map_only(torch.nn.Parameter, self.parameter, (args, kwargs or {}))
+        return self.result(func, (*args, *kwargs.values()), func(*args, **kwargs))
 
 
-class _Rounding(TorchDispatchMode):
-    """Moves the result of every operation that computes with inexact values.
+class _Rounding(_Exact):
+    """Moves every parameter, and the result of every operation that computes with inexact values, by +-unit.
 
     Views and copies round nothing. What follows from integers alone stays as it is: T5 sorts
     distances into buckets by a logarithm whose exact value lies on the edges of the buckets.
@@ -181,13 +197,18 @@ class _Rounding(TorchDispatchMode):
         self._inexact = WeakIdKeyDictionary()
 
     def inexact(self, tensor: torch.Tensor) -> None:
-        """This tensor holds numbers that rounding could have changed."""
+        """See `_Exact`."""
         self._inexact[tensor] = True
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        if not any(each in self._inexact for each in _tensors((*args, *kwargs.values()))):
+    def parameter(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Widened and moved; another time by other signs."""
+        moved = self.nudged(super().parameter(tensor))
+        self.inexact(moved)
+        return moved
+
+    def result(self, func: Any, arguments: Sequence[Any], result: Any) -> Any:
+        """Moved, where the operation rounds and had inexact values to round."""
+        if not any(each in self._inexact for each in _tensors(arguments)):
             return result
         if not (func.is_view or func._schema.is_mutable or func._schema.name in _EXACT):
             result = tree_map_only(torch.Tensor, self.nudged, result)

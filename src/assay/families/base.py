@@ -55,7 +55,7 @@ class Family(ABC):
     graph: ClassVar[Graph]
     auto_class: ClassVar[str]
     model_options: ClassVar[Mapping[str, Any]] = {}
-    sizes: ClassVar[tuple[str, ...]] = ("tiny",)
+    sizes: ClassVar[tuple[str, ...]] = ("tiny", "base")
     architectures: ClassVar[tuple[str, ...]]
     modules: ClassVar[tuple[str, ...]]
     outputs: ClassVar[tuple[str, ...]]
@@ -71,7 +71,7 @@ class Family(ABC):
 
     @abstractmethod
     def config(self, size: str) -> PreTrainedConfig:
-        """The configuration of the local test model of this size (`tiny`)."""
+        """The configuration of the local test model of this size."""
 
     @abstractmethod
     def save_processor(self, directory: Path, config: PreTrainedConfig) -> None:

@@ -42,9 +42,11 @@ class Bert(Family):
     )
 
     def config(self, size: str) -> BertConfig:
-        """Two layers of width 64."""
+        """Two layers of width 64; base: those of bert-base-uncased."""
         from transformers import BertConfig
 
+        if size == "base":
+            return BertConfig(architectures=["BertModel"])
         return BertConfig(
             vocab_size=512, hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
             intermediate_size=128, max_position_embeddings=128, architectures=["BertModel"],

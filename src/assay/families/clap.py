@@ -59,9 +59,11 @@ class Clap(Family):
     )
 
     def config(self, size: str) -> ClapConfig:
-        """A text tower of width 64 and an audio tower of two stages, 16 and 32 wide, on the published window."""
+        """A text tower of width 64, an audio tower of two stages, 16 and 32 wide; base: those of clap-htsat-unfused."""
         from transformers import ClapConfig
 
+        if size == "base":
+            return ClapConfig(architectures=["ClapModel"])
         return ClapConfig(
             text_config={
                 "vocab_size": 512, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,

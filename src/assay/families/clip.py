@@ -51,9 +51,11 @@ class Clip(Family):
     )
 
     def config(self, size: str) -> CLIPConfig:
-        """Two towers of two layers and width 64; 32-pixel images in 8-pixel patches."""
+        """Two towers of two layers and width 64, 32-pixel images; base: those of clip-vit-base-patch32."""
         from transformers import CLIPConfig
 
+        if size == "base":
+            return CLIPConfig(architectures=["CLIPModel"])
         width = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
         return CLIPConfig(
             text_config={
@@ -69,7 +71,8 @@ class Clip(Family):
         from transformers import CLIPProcessor
         from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-        images = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+        edge = config.vision_config.image_size
+        images = CLIPImageProcessorPil(size={"shortest_edge": edge}, crop_size={"height": edge, "width": edge})
         CLIPProcessor(images, clip_tokenizer(config)).save_pretrained(directory)
 
     def inputs(self, config: Config, workload: Workload, rng: np.random.Generator) -> dict[str, np.ndarray]:

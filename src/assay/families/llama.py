@@ -43,9 +43,15 @@ class Llama(GeneratingFamily):
     """The class default of `vocab_size`, for configurations that leave it out."""
 
     def config(self, size: str) -> PreTrainedConfig:
-        """Two layers of width 64, two query heads to a key head."""
+        """Two layers of width 64, two query heads to a key head; base: those of TinyLlama-1.1B."""
         from transformers import LlamaConfig
 
+        if size == "base":
+            return LlamaConfig(
+                hidden_size=2048, num_hidden_layers=22, num_attention_heads=32, num_key_value_heads=4,
+                intermediate_size=5632, max_position_embeddings=2048, rms_norm_eps=1e-5,
+                architectures=["LlamaForCausalLM"],
+            )  # fmt: skip
         return LlamaConfig(
             vocab_size=512, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
             intermediate_size=128, max_position_embeddings=128, architectures=["LlamaForCausalLM"],

@@ -105,9 +105,14 @@ class SentenceEmbeddings(Family):
         Pooling.of(directory)
 
     def config(self, size: str) -> BertConfig:
-        """Two layers of width 64."""
+        """Two layers of width 64; base: those of all-MiniLM-L6-v2."""
         from transformers import BertConfig
 
+        if size == "base":
+            return BertConfig(
+                hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536,
+                architectures=["BertModel"],
+            )  # fmt: skip
         return BertConfig(
             vocab_size=512, hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
             intermediate_size=128, max_position_embeddings=128, architectures=["BertModel"],
@@ -125,7 +130,9 @@ class SentenceEmbeddings(Family):
             {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
             for index, (kind, path) in enumerate(paths.items())
         ]
-        pooling = {"word_embedding_dimension": 64} | {flag: mode == "mean" for flag, mode in _MODES.items()}
+        pooling = {"word_embedding_dimension": config.hidden_size} | {
+            flag: mode == "mean" for flag, mode in _MODES.items()
+        }
         (directory / "1_Pooling").mkdir()
         for name, content in (
             (_MODULES, modules),

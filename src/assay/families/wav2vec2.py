@@ -40,9 +40,11 @@ class Wav2Vec2(Family):
     )
 
     def config(self, size: str) -> Wav2Vec2Config:
-        """The published strides, 320 samples a frame, on seven convolutions of 32 channels; two layers of width 64."""
+        """The published strides on seven convolutions of 32 channels, two layers of width 64; base: wav2vec2-base."""
         from transformers import Wav2Vec2Config
 
+        if size == "base":
+            return Wav2Vec2Config(architectures=["Wav2Vec2ForCTC"])
         return Wav2Vec2Config(
             vocab_size=32, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
             conv_dim=(32,) * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4,

@@ -43,9 +43,11 @@ class XClip(Family):
     )
 
     def config(self, size: str) -> XCLIPConfig:
-        """Towers of two layers and width 64 over four frames of 32 pixels, joined by one layer."""
+        """Towers of two layers and width 64 over four frames of 32 pixels; base: those of xclip-base-patch32."""
         from transformers import XCLIPConfig
 
+        if size == "base":
+            return XCLIPConfig(architectures=["XCLIPModel"])
         width = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
         return XCLIPConfig(
             text_config={
@@ -66,7 +68,8 @@ class XClip(Family):
 
         from assay.families.clip import clip_tokenizer
 
-        frames = VideoMAEImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+        edge = config.vision_config.image_size
+        frames = VideoMAEImageProcessorPil(size={"shortest_edge": edge}, crop_size={"height": edge, "width": edge})
         XCLIPProcessor(frames, clip_tokenizer(config)).save_pretrained(directory)
 
     def inputs(self, config: Config, workload: Workload, rng: np.random.Generator) -> dict[str, np.ndarray]:
