@@ -86,6 +86,49 @@ def test_several_devices_share_a_place_with_their_names() -> None:
     assert "✔ REAL 1.90 ms (one)<br>✔ REAL 1.90 ms (two)" in page
 
 
+def test_of_several_machines_each_cell_names_its_own() -> None:
+    page = render(make.matrix(
+        make.report(make.cell(), make.failed("clip")),
+        make.report(make.cell(backend="openvino"), session="s2", machine=make.on("to_wer")),
+        make.report(make.unavailable(), session="s3", machine=make.on("attic")),
+        make.report(make.cell("t5", device="other"), session="s4", machine=make.on("attic")),
+        make.report(make.cell("t5", device="third"), session="s5", machine=make.on("attic")),
+    ))  # fmt: skip
+    table = section(page, "Status matrix")
+    bert, clip, t5 = (
+        [each.strip() for each in line(table, f"| {family} |").strip("|").split("|")][2:]
+        for family in ("BERT", "CLIP", "T5")
+    )
+    assert bert == ["✔ REAL 1.90 ms (box)", "∅ UNAVAILABLE (attic)", r"✔ REAL 1.90 ms (to\_wer)", "· PENDING"]
+    assert clip[0] == "✘ FAILED (box)"
+    assert t5[0] == "✔ REAL 1.90 ms (other, attic)<br>✔ REAL 1.90 ms (third, attic)"
+    for name in ("box", r"to\_wer", "attic"):
+        assert line(section(page, "Environment"), f"| {name} | Linux |")
+    assert "Several machines measured" in section(page, "Metrics")
+
+
+def test_one_machine_is_named_once() -> None:
+    page = render(make.matrix(
+        make.report(make.cell()),
+        # The same machine after an update.
+        make.report(make.cell("clip"), session="s2", machine=make.on("box").model_copy(update={"system": "Linux 7"})),
+    ))  # fmt: skip
+    assert "(box)" not in page and "Several machines" not in page
+
+
+def test_machines_of_one_name_are_told_apart_by_their_processors() -> None:
+    other = make.on("box").model_copy(update={"processor": "Another Processor"})
+    page = render(make.matrix(make.report(make.cell()), make.report(make.cell("t5"), session="s2", machine=other)))
+    assert "| ✔ REAL 1.90 ms (box, Some Processor) |" in page
+    assert "| ✔ REAL 1.90 ms (box, Another Processor) |" in page
+
+
+def test_two_machines_in_one_place_are_named_once_each() -> None:
+    here = make.report(make.failed(size="own"))
+    there = make.report(make.failed(size="own"), session="s2", machine=make.on("tower"))
+    assert "| ✘ FAILED (box)<br>✘ FAILED (tower) |" in render(make.matrix(here, there))
+
+
 def test_a_family_that_is_not_installed_has_a_row_and_a_table() -> None:
     page = render(make.matrix(make.report(make.cell("mamba"))))
     assert line(page, "| mamba |")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -36,6 +37,7 @@ def crowded() -> Matrix:
         make.report(make.cell(device="A Device With A Very Long Name Indeed 9000"), session="s3"),
         make.report(make.cell("sentence-embeddings", size="own", checkpoint=make.checkpoint("m" * 60, "path")),
                     session="s4"),
+        make.report(make.cell("t5"), session="s5", machine=make.on("a-machine-whose-name-is-longer-than-a-column")),
     )  # fmt: skip
 
 
@@ -69,6 +71,16 @@ def test_the_short_of_everything_is_there() -> None:
     text = printed(make.matrix(make.report(make.cell()), older, other))
     assert "1 superseded" in text
     assert "warning: bert, tiny, f32: the local test model differs" in text
+
+
+def test_of_several_machines_each_cell_names_its_own() -> None:
+    here = make.report(make.cell(), make.failed("clip"))
+    text = printed(make.matrix(here, make.report(make.unavailable(), session="s2", machine=make.on("tower"))))
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    below = dict(itertools.pairwise(lines))
+    assert below["BERT ✔ REAL 1.90 ms ∅ UNAVAILABLE · PENDING · PENDING"] == "box tower"
+    assert below["CLIP ✘ FAILED · PENDING · PENDING · PENDING"] == "box"
+    assert "box" not in [line.strip() for line in printed(make.matrix(here)).splitlines()]
 
 
 def test_an_unstable_figure_is_marked() -> None:

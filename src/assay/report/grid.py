@@ -140,6 +140,31 @@ def labels(cells: Sequence[MatrixCell]) -> list[str]:
     return [units.plain(each) for each in next((way for way in ways if len(set(way)) == len(way)), session)]
 
 
+def machines(matrix: Matrix) -> dict[str, str]:
+    """What each session's machine is called, by session id; nothing where all ran on one.
+
+    A name that several have, as containers do, is followed by the processor.
+    """
+    found = {cell.session.id: cell.session.machine for cell in matrix.cells if cell.session}
+    known = {(machine.name, machine.processor) for machine in found.values()}
+    if len(known) <= 1:
+        return {}
+    shared = Counter(name for name, _ in known)
+    return {
+        session: units.plain(f"{each.name}, {each.processor}" if shared[each.name] > 1 else each.name)
+        for session, each in found.items()
+    }
+
+
+def places(cells: Sequence[MatrixCell], named: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """What stands beside each cell of one place: what tells it from the others there, and its machine (`machines`)."""
+    hosts = [named.get(cell.session.id, "") if cell.session else "" for cell in cells]
+    return [
+        tuple(dict.fromkeys(filter(None, (label, host))))
+        for label, host in zip(labels(cells), hosts, strict=True)
+    ]  # fmt: skip
+
+
 def totals(cells: Iterable[MatrixCell]) -> str:
     """How many cells of each status."""
     counts = Counter(cell.status for cell in cells)

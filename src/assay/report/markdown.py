@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from assay.report import grid, units
 from assay.report.grid import Row
@@ -20,34 +20,34 @@ def render(matrix: Matrix) -> str:
         "# Status matrix",
         f"{len(matrix.cells)} cells: {grid.totals(matrix.cells)}.",
         *(f"> **Warning:** {_text(warning)}" for warning in matrix.warnings),
-        _status(table, columns),
+        _status(table, columns, grid.machines(matrix)),
         _legend(matrix),
         *_causes(matrix),
         *_agreement(table, columns),
-        *_metrics(table, columns),
+        *_metrics(matrix, table, columns),
         *_environment(matrix),
         *_superseded(matrix),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _status(table: Sequence[Row], columns: Sequence[str]) -> str:
+def _status(table: Sequence[Row], columns: Sequence[str], machines: Mapping[str, str]) -> str:
     return _table(
         ("family", "weights", *map(_text, columns)),
-        ([_text(row.title), _weights(row), *(_status_cell(row.cells.get(name, ())) for name in columns)]
+        ([_text(row.title), _weights(row), *(_status_cell(row.cells.get(name, ()), machines) for name in columns)]
          for row in table),
     )  # fmt: skip
 
 
-def _status_cell(cells: Sequence[MatrixCell]) -> str:
+def _status_cell(cells: Sequence[MatrixCell], machines: Mapping[str, str]) -> str:
     lines = []
-    for cell, label in zip(cells, grid.labels(cells), strict=True):
+    for cell, place in zip(cells, grid.places(cells, machines), strict=True):
         latency = cell.metrics.get("latency")
         parts = [f"{grid.GLYPHS[cell.status]} {cell.status}"]
         if latency:
             parts.append(_flag(latency) + units.quantity(latency))
-        if label:
-            parts.append(f"({_text(label)})")
+        if place:
+            parts.append(f"({_text(', '.join(place))})")
         lines.append(" ".join(parts))
     return "<br>".join(lines) or NOTHING
 
@@ -114,7 +114,7 @@ def _errors(cells: Sequence[MatrixCell]) -> str:
     return "<br>".join(found) or NOTHING
 
 
-def _metrics(table: Sequence[Row], columns: Sequence[str]) -> list[str]:
+def _metrics(matrix: Matrix, table: Sequence[Row], columns: Sequence[str]) -> list[str]:
     """A table for each kind of family, a line for each figure, so that columns can be read across."""
     parts: list[str] = []
     for heading, members in grid.kinds(table):
@@ -123,11 +123,15 @@ def _metrics(table: Sequence[Row], columns: Sequence[str]) -> list[str]:
             parts += [f"### {heading}", _table(("family", "metric", "unit", *map(_text, columns)), lines)]
     if not parts:
         return []
+    several = (
+        " Several machines measured, and a figure says as much of its machine as of its column: the first table names "
+        "the machine of every cell."
+    )
     return [
         "## Metrics",
         (
             "Measured the same way in all columns: medians, with the 95 % interval where a figure was sampled. "
-            "A figure of a cell that is not REAL names its status."
+            "A figure of a cell that is not REAL names its status." + (several if grid.machines(matrix) else "")
         ),
         *parts,
     ]

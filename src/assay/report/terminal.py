@@ -41,7 +41,7 @@ def print_matrix(matrix: Matrix, file: TextIO | None = None, *, width: int | Non
 
 def _parts(matrix: Matrix, width: int) -> Iterator[RenderableType]:
     rows, columns = grid.rows(matrix), grid.columns(matrix)
-    yield from _status_tables(rows, columns, width)
+    yield from _status_tables(rows, columns, grid.machines(matrix), width)
     yield Text(f"{len(matrix.cells)} cells: {grid.totals(matrix.cells)}", style="bold")
     for cause in grid.causes(matrix):
         looked_for = f" Looked for: {'; '.join(cause.looked_for)}." if cause.looked_for else ""
@@ -61,12 +61,14 @@ def status_text(status: Status) -> Text:
     return Text(f"{grid.GLYPHS[status]} {status}", style=STYLES[status])
 
 
-def _status_tables(rows: Sequence[Row], columns: Sequence[str], width: int) -> Iterator[RenderableType]:
+def _status_tables(
+    rows: Sequence[Row], columns: Sequence[str], machines: Mapping[str, str], width: int
+) -> Iterator[RenderableType]:
     """A table for each size and precision; columns that do not fit go into another table below it."""
     for size, precision in dict.fromkeys((row.size, row.precision) for row in rows):
         members = [row for row in rows if (row.size, row.precision) == (size, precision)]
         titles = [_row_title(row) for row in members]
-        cells = {name: [_place(row.cells.get(name, ())) for row in members] for name in columns}
+        cells = {name: [_place(row.cells.get(name, ()), machines) for row in members] for name in columns}
         needed = {name: max(cell_len(name), *(_width(cell) for cell in cells[name])) for name in columns}
         first = min(max(_width(title) for title in titles), width // 3)
         for chunk in _chunks(columns, needed, width - first):
@@ -104,16 +106,16 @@ def _row_title(row: Row) -> Text:
     return Text(f"{row.title}\n{row.model}" if row.model else row.title)
 
 
-def _place(cells: Sequence[MatrixCell]) -> Text:
-    """Status and latency; the latency of what is not REAL, and what tells several cells apart, on lines below."""
+def _place(cells: Sequence[MatrixCell], machines: Mapping[str, str]) -> Text:
+    """Status and latency; the latency of what is not REAL, what tells several cells apart, and machines, below."""
     lines = []
-    for cell, label in zip(cells, grid.labels(cells), strict=True):
+    for cell, place in zip(cells, grid.places(cells, machines), strict=True):
         latency = cell.metrics.get("latency")
         time = Text(f"{'' if latency.stable else '~'}{units.quantity(latency)}" if latency else "")
         line = status_text(cell.status)
         if latency:
             line = Text.assemble(line, " " if cell.status is Status.REAL else "\n  ", time)
-        if label:
+        for label in place:
             line = Text.assemble(line, f"\n  {label[:24]}")
         lines.append(line)
     return Text("\n").join(lines)
