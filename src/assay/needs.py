@@ -19,13 +19,15 @@ from pathlib import Path
 
 from assay import cache, checkpoints, families, machine
 from assay.errors import UsageError, listed
+from assay.evidence.case import KEPT
 from assay.plan import Plan
 from assay.report.units import amount, number
 from assay.roles.process import role_environment
 
-JUDGE = 27
-"""Bytes for each parameter: the checkpoint in float64, its twin in float64 and the copy of every parameter that a noise
-floor is taken around are 24. Measured: 27.8 for BERT, 33 for MiniLM."""
+JUDGE = 16
+"""Bytes for each parameter: the checkpoint and its twin in float64."""
+JUDGE_LARGE = 8
+"""The same above `KEPT` parameters, which stay float32."""
 START = 450 * 2**20
 """Bytes of a role before it does anything: Python, torch and transformers. Measured: 409 MiB, with the exporter 456;
 a runner without torch 75-85."""
@@ -72,7 +74,8 @@ def parameters(plan: Plan, chosen: Iterable[str]) -> dict[str, int]:
 def memory(plan: Plan, family: str, count: int) -> Need:
     """The role of a cell that needs most memory."""
     backend = plan.backend
-    each = {"builder": backend.builder_memory, "runner": backend.runner_memory, "judge": JUDGE}
+    judge = JUDGE if count <= KEPT else JUDGE_LARGE
+    each = {"builder": backend.builder_memory, "runner": backend.runner_memory, "judge": judge}
     role = max(each, key=each.__getitem__)
     return Need(family, role, count, START + round(each[role] * count))
 

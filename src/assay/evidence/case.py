@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from assay.evidence.reference import Reference
     from assay.families.base import Tensors
 
+KEPT = 2**30
+"""Parameters whose float64 copies the judge keeps; a larger model's stay float32 and are widened where they are used,
+one matrix at a time, so that judging it takes hardly more memory than its checkpoint."""
+
 Arrays = Mapping[str, np.ndarray]
 
 

@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
+from assay.evidence.case import KEPT
 from assay.families.base import Family, Tensors
 from assay.schema import Precision
 
@@ -30,9 +31,6 @@ DRAWS = 4
 MATRIX = 2
 SIGNS = 2**20
 """Random signs that are drawn for one perturbed run."""
-KEPT = 2**30
-"""Parameters whose float64 copies are kept; a larger model's stay float32 and are widened where they are used, one
-tensor at a time, so that judging it takes hardly more memory than its checkpoint."""
 
 _COARSE = {torch.nn.functional.interpolate, torch.sin, torch.cos, torch.Tensor.sin, torch.Tensor.cos}
 _EXACT = {
