@@ -14,6 +14,7 @@ import pytest
 
 from assay import backends, cache, checkpoints, cli, needs
 from assay.errors import UsageError
+from assay.evidence.case import KEPT
 from assay.plan import Plan
 from assay.schema import Precision
 
@@ -125,17 +126,23 @@ def test_memory_is_compared_to_the_byte(monkeypatch: pytest.MonkeyPatch, tmp_pat
     have(monkeypatch, memory=need)
     needs.check(mine, mine.families)
     have(monkeypatch, memory=need - 1)
-    assert refusal(mine).startswith(f"bert on {backend}: the judge needs at least 501 MiB of memory (2.00 million ")
+    assert refusal(mine).startswith(f"bert on {backend}: the judge needs at least 481 MiB of memory (2.00 million ")
 
 
 def test_the_numbers_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     models = {"bert": checkpoint(tmp_path / "mine"), "llama": checkpoint(tmp_path / "large", {"a": [1_100_000_000]})}
     have(monkeypatch, memory=3 * 2**30)
     assert refusal(plan("openvino", models)) == (
-        "llama on openvino: the judge needs at least 28.1 GiB of memory (1,100 million parameters), 3.00 GiB are free; "
-        "free some, or name the other families with --family"
+        "llama on openvino: the builder needs at least 12.7 GiB of memory (1,100 million parameters), "
+        "3.00 GiB are free; free some, or name the other families with --family"
     )
     needs.check(plan("openvino", models), ["bert"])  # what a report has already needs nothing
+
+
+def test_a_large_model_stays_narrow_in_the_judge(tmp_path: Path) -> None:
+    mine = plan("cpu", {"bert": checkpoint(tmp_path / "mine")})
+    below, above = (needs.memory(mine, "bert", count).memory - needs.START for count in (KEPT, KEPT + 1))
+    assert (below, above) == (16 * KEPT, 8 * (KEPT + 1))
 
 
 def test_the_worst_role_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -201,7 +208,7 @@ def test_a_run_that_does_not_fit_is_a_mistake_and_leaves_nothing(
     assert cli.main(["run", "--backend", "cpu", "--model", model, "--reports", str(tmp_path / "reports")]) == 2
     out, err = capsys.readouterr()
     assert (out, len(err.splitlines())) == ("", 1)
-    assert err.startswith("assay: error: bert on cpu: the judge needs at least 501 MiB of memory")
+    assert err.startswith("assay: error: bert on cpu: the judge needs at least 481 MiB of memory")
     assert not list((tmp_path / "reports").rglob("*.json"))
 
 

@@ -54,7 +54,7 @@ def test_an_export_that_fails_leaves_nothing_behind(monkeypatch: pytest.MonkeyPa
     checkpoint = checkpoints.local("bert", seed=78)
 
     def fails(family: object, checkpoint: object, target: Path) -> None:
-        target.write_bytes(b"half")
+        (target / MODEL_FILE).write_bytes(b"half")
         raise RuntimeError("no such operator")
 
     monkeypatch.setattr(onnx_export, "_export", fails)
