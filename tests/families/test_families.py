@@ -254,9 +254,6 @@ def test_rates_turn_the_interval_around() -> None:
     [
         ("bert", {"batch": 2, "length": 8}, {"tokens_per_second": 160, "sentences_per_second": 20}),
         ("clip", {"batch": 2}, {"images_per_second": 20}),
-        ("llama", {"length": 16}, {"prompt_tokens_per_second": 160}),
-        ("t5", {"length": 16, "decoder_length": 4}, {"prompt_tokens_per_second": 160}),
-        ("language-model", {"length": 16}, {"prompt_tokens_per_second": 160}),
         ("wav2vec2", {"batch": 2, "seconds": 2.0}, {"real_time_factor": 0.025}),
         ("xclip", {"batch": 2}, {"clips_per_second": 20, "frames_per_second": 160}),
         ("clap", {"batch": 2}, {"real_time_factor": 0.005, "clips_per_second": 20}),

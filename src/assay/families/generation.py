@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from assay.families.base import Config, Family, Tensors, token_ids
+from assay.families.base import Config, Family, Tensors, rate, token_ids
 from assay.schema import Metric, Workload
 
 FORCED_TOKENS = 32
@@ -61,19 +61,21 @@ class GeneratingFamily(Family):
             whole["attention_mask"] = grown(prompt["attention_mask"], tokens.shape[1])
         return whole
 
+    def metrics(self, config: Config, workload: Workload, latency: Metric) -> dict[str, Metric]:
+        """None of one pass: what users wait for is decoding."""
+        return {}
+
     def decoding_metrics(
         self, config: Config, first: Metric, each: Metric, cache_bytes_per_token: float
     ) -> dict[str, Metric]:
         """Standard metrics of generation, from the times of a prefill and of a step of the `decoded` workload."""
-        from assay.families.base import rate
-
         workload = self.decoded
         prompt = workload.batch * (workload.length if self.target == "input_ids" else workload.decoder_length)
         return {
             "time_to_first_token": first,
             "time_per_output_token": each,
-            "prefill_tokens_per_second": rate(first, prompt, "tokens/s"),
             "decode_tokens_per_second": rate(each, workload.batch, "tokens/s"),
+            "prefill_tokens_per_second": rate(first, prompt, "tokens/s"),
             "cache_bytes_per_token": Metric(value=cache_bytes_per_token, unit="B"),
         }
 

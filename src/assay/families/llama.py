@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from assay.families.base import Config, Tensors, load_tokenizer, rate, sentence, settings, text
+from assay.families.base import Config, Tensors, load_tokenizer, sentence, settings, text
 from assay.families.generation import FORCED_TOKENS, GeneratingFamily, left_padded
-from assay.schema import Metric, Workload
+from assay.schema import Workload
 
 if TYPE_CHECKING:
     import torch
@@ -96,10 +96,6 @@ class Llama(GeneratingFamily):
         """Tokenize one prompt."""
         tokenizer, raw = load_tokenizer(directory), sentence(rng)
         return lambda: tokenizer(raw, return_tensors="np")
-
-    def metrics(self, config: Config, workload: Workload, latency: Metric) -> dict[str, Metric]:
-        """Prompt tokens per second: logits at every position, without a cache."""
-        return {"prompt_tokens_per_second": rate(latency, workload.batch * workload.length, "tokens/s")}
 
 
 FAMILY = Llama()

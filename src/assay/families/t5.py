@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from assay.families.base import WORDS, Config, load_tokenizer, rate, sentence, settings, text, token_ids
+from assay.families.base import WORDS, Config, load_tokenizer, sentence, settings, text, token_ids
 from assay.families.generation import FORCED_TOKENS, GeneratingFamily
-from assay.schema import Metric, Workload
+from assay.schema import Workload
 
 if TYPE_CHECKING:
     import torch
@@ -93,10 +93,6 @@ class T5(GeneratingFamily):
         """Tokenize one source sentence."""
         tokenizer, raw = load_tokenizer(directory), sentence(rng)
         return lambda: tokenizer(raw, return_tensors="np")
-
-    def metrics(self, config: Config, workload: Workload, latency: Metric) -> dict[str, Metric]:
-        """Source tokens per second, the teacher-forced decoder's pass included."""
-        return {"prompt_tokens_per_second": rate(latency, workload.batch * workload.length, "tokens/s")}
 
 
 FAMILY = T5()
