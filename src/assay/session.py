@@ -106,5 +106,13 @@ def _unfinished(plan: Plan, sessions: Path) -> SessionReport | None:
 
 
 def _same(plan: Plan, report: SessionReport) -> bool:
-    """Whether the report's cells are of the sizes and the precision that this plan has."""
-    return all(cell.precision is plan.precision and cell.size == plan.size_of(cell.family) for cell in report.cells)
+    """Whether the report's cells are of the checkpoints, the sizes and the precision that this plan has."""
+    return all(
+        cell.precision is plan.precision and cell.size == plan.size_of(cell.family) and _same_checkpoint(plan, cell)
+        for cell in report.cells
+    )
+
+
+def _same_checkpoint(plan: Plan, cell: Cell) -> bool:
+    brought = plan.models.get(cell.family)
+    return brought is None or cell.checkpoint is None or cell.checkpoint.sha256 == brought.sha256

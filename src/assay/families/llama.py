@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from assay.families.base import Config, Family, Tensors, load_tokenizer, rate, sentence, settings, text
+from assay.families.base import Config, Family, Tensors, heads, load_tokenizer, rate, sentence, settings, text
 from assay.schema import Metric, Workload
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig, PreTrainedModel
+
+
+DECODERS = (
+    "Llama", "Mistral", "Qwen2", "Qwen3", "Gemma", "Gemma2", "Gemma3", "Phi", "Phi3", "SmolLM3", "Olmo2", "Granite",
+)  # fmt: skip
+"""Decoders with rotary positions, RMS or layer norms and gated or plain feed-forward layers."""
 
 
 class Llama(Family):
@@ -24,7 +30,7 @@ class Llama(Family):
     kind = "generation"
     graph = "decoder"
     auto_class = "AutoModelForCausalLM"
-    architectures = ("LlamaForCausalLM",)
+    architectures = heads(DECODERS, ("ForCausalLM",))
     modules = ("transformers.models.llama.modeling_llama",)
     outputs = ("logits",)
     dynamic = {"input_ids": {0: "batch", 1: "length"}, "attention_mask": {0: "batch", 1: "length"}}

@@ -1,4 +1,4 @@
-"""T5: an encoder-decoder of text with relative positions; judged are the decoder's logits, teacher-forced."""
+"""T5: an encoder-decoder of text; judged are the decoder's logits, teacher-forced."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from assay.families.base import WORDS, Config, Family, load_tokenizer, rate, sentence, settings, text, token_ids
+from assay.families.base import (
+    WORDS,
+    Config,
+    Family,
+    heads,
+    load_tokenizer,
+    rate,
+    sentence,
+    settings,
+    text,
+    token_ids,
+)
 from assay.schema import Metric, Workload
 
 if TYPE_CHECKING:
@@ -24,7 +35,10 @@ class T5(Family):
     kind = "generation"
     graph = "encoder-decoder"
     auto_class = "AutoModelForSeq2SeqLM"
-    architectures = ("T5ForConditionalGeneration", "T5WithLMHeadModel")
+    architectures = (
+        *heads(("T5", "MT5", "UMT5", "Bart", "MBart", "Pegasus"), ("ForConditionalGeneration",)),
+        "T5WithLMHeadModel", "MarianMTModel",
+    )  # fmt: skip
     modules = ("transformers.models.t5.modeling_t5",)
     outputs = ("logits",)
     dynamic = {
@@ -64,11 +78,11 @@ class T5(Family):
 
     def inputs(self, config: Config, workload: Workload, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Random source and target tokens; every target begins with the decoder's start token."""
-        t5 = settings(config, vocab_size=32128, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0)
-        padding, end = t5["pad_token_id"], t5["eos_token_id"]
+        t5 = settings(config, vocab_size=32128, pad_token_id=0, eos_token_id=1, decoder_start_token_id=None)
+        padding, end, start = t5["pad_token_id"], t5["eos_token_id"], t5["decoder_start_token_id"]
         source = text(rng, workload, t5["vocab_size"], padding=padding, end=end)
         target = token_ids(rng, t5["vocab_size"], (workload.batch, workload.decoder_length), (padding, end))
-        target[:, 0] = t5["decoder_start_token_id"]
+        target[:, 0] = padding if start is None else start
         return {**source, "decoder_input_ids": target}
 
     def forward(self, model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
