@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,9 @@ def test_what_is_made_is_kept_and_using_it_shows() -> None:
 def test_a_checkpoint_says_what_it_is() -> None:
     made = checkpoints.local("bert")
     assert (made.source, made.size, made.family) == ("local", "tiny", "bert")
-    assert made.ref().model_dump() == {"sha256": made.sha256, "source": "local", "name": made.name}
+    assert made.ref().model_dump() == {
+        "sha256": made.sha256, "source": "local", "name": made.name, "revision": None,
+    }  # fmt: skip
     assert made.config()["architectures"] == ["BertModel"]
     assert made.sha256 == checkpoints.digest(made.path)
     assert checkpoints.local("bert", seed=1).sha256 != made.sha256
@@ -95,6 +98,85 @@ def test_a_twin_differs_in_its_weights_alone() -> None:
     assert {name: array.shape for name, array in own.items()} == {name: array.shape for name, array in others.items()}
     assert all((array != others[name]).any() for name, array in own.items())
     assert checkpoints.twin(twin).sha256 not in (made.sha256, twin.sha256)
+
+
+def save_raw(file: Path, tensors: dict[str, tuple[str, np.ndarray]]) -> None:
+    """A safetensors file of any types: name to (type, the bytes as an array)."""
+    header, offset = {}, 0
+    for name, (kind, array) in tensors.items():
+        header[name] = {"dtype": kind, "shape": array.shape, "data_offsets": [offset, offset + array.nbytes]}
+        offset += array.nbytes
+    text = json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(array.tobytes() for _, array in tensors.values()))
+
+
+def raw(folder: Path) -> dict[str, tuple[str, bytes]]:
+    """Name to type and bytes of every tensor of a folder."""
+    found = {}
+    for file in checkpoints.weight_files(folder):
+        start, header = checkpoints._header(file)
+        for name, entry in header.items():
+            begin, end = (start + offset for offset in entry["data_offsets"])
+            found[name] = (entry["dtype"], file.read_bytes()[begin:end])
+    return found
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """A folder as hubs hold them: bf16, f16, old names, tied copies, indices, a constant and a scalar."""
+    import torch
+
+    torch.manual_seed(0)
+    matrix = torch.randn(6, 4)
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    save_raw(folder / "model.safetensors", {
+        "bert.word.weight": ("BF16", matrix.bfloat16().view(torch.int16).numpy()),
+        "decoder.weight": ("BF16", matrix.bfloat16().view(torch.int16).numpy()),
+        "norm.gamma": ("F32", np.ones(5, np.float32)),
+        "norm.beta": ("F16", torch.randn(5).half().numpy()),
+        "position_ids": ("I64", np.arange(7)),
+        "scale": ("F32", np.array(2.5, np.float32)),
+        "double": ("F64", np.array([1 / 3, 2.0, 5.0])),
+    })  # fmt: skip
+    return folder
+
+
+def test_floats_are_read_as_torch_casts_them(mixed: Path) -> None:
+    from safetensors.torch import load_file
+
+    expected = load_file(mixed / "model.safetensors")
+    found = dict(checkpoints.tensors(mixed))
+    assert set(found) == set(expected)
+    for name, tensor in expected.items():
+        wanted = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        assert found[name].dtype == wanted.dtype
+        np.testing.assert_array_equal(found[name], wanted)
+    content = bytearray((mixed / "model.safetensors").read_bytes())
+    start, header = checkpoints._header(mixed / "model.safetensors")
+    content[start + header["bert.word.weight"]["data_offsets"][0]] ^= 1  # the last bit of a bf16
+    (mixed / "model.safetensors").write_bytes(content)
+    assert (dict(checkpoints.tensors(mixed))["bert.word.weight"] != found["bert.word.weight"]).sum() == 1
+
+
+def test_a_type_that_no_model_computes_in_is_named(mixed: Path) -> None:
+    save_raw(mixed / "model.safetensors", {"odd": ("F4", np.zeros(2, np.uint8))})
+    with pytest.raises(UsageError, match="odd is of type F4"):
+        dict(checkpoints.tensors(mixed))
+
+
+def test_a_twin_has_the_file_s_own_names_types_and_numbers(mixed: Path) -> None:
+    made = checkpoints.Checkpoint("bert", mixed, checkpoints.digest(mixed), "path", "mixed", "own")
+    own, others = raw(mixed), raw(checkpoints.twin(made).path)
+    assert {name: kind for name, (kind, _) in own.items()} == {name: kind for name, (kind, _) in others.items()}
+    stay = {name for name in own if own[name] == others[name]}
+    assert stay == {"norm.gamma", "position_ids", "scale"}  # one value each, and indices
+    assert others["bert.word.weight"] == others["decoder.weight"]  # copies stay copies
+    before = dict(checkpoints.tensors(mixed))
+    for name, array in checkpoints.tensors(checkpoints.twin(made).path):
+        np.testing.assert_array_equal(np.sort(array, axis=None), np.sort(before[name], axis=None))
+    assert raw(checkpoints.twin(checkpoints.twin(made)).path)["decoder.weight"] != own["decoder.weight"]
 
 
 def test_a_damaged_cache_is_made_again() -> None:
@@ -145,13 +227,17 @@ def test_folders_that_are_refused(folder: Path, tmp_path: Path) -> None:
     assert "no such folder" in refusal("bert", tmp_path / "absent")
     assert "not a folder" in refusal("bert", folder / "config.json")
     assert "LLAMA row takes LlamaForCausalLM" in refusal("llama", folder)
+    config = folder / "config.json"
+    plain = config.read_text()
+    config.write_text(json.dumps(json.loads(plain) | {"quantization_config": {"quant_method": "gptq"}}))
+    assert "quantised (gptq)" in refusal("bert", folder)
+    config.write_text(plain)
     (folder / "model.safetensors").unlink()
     assert "no model.safetensors" in refusal("bert", folder)
     (folder / "pytorch_model.bin").write_bytes(b"")
     message = refusal("bert", folder)
     assert "pytorch_model.bin is a pickle" in message
     assert "safetensors" in message
-    config = folder / "config.json"
     config.write_text(json.dumps({"architectures": ["BertModel"], "auto_map": {"AutoModel": "mine.Model"}}))
     assert "auto_map" in refusal("bert", folder)
     config.write_text("{")
@@ -189,6 +275,9 @@ def test_shards_have_the_digest_of_the_whole(folder: Path) -> None:
         checkpoints.twin(checkpoints.opened("bert", folder)).sha256
         == checkpoints.twin(checkpoints.local("bert")).sha256
     )
+    twin = checkpoints.twin(replace(checkpoints.opened("bert", folder), sha256="0" * 64))
+    names = {file.name for file in folder.glob("model*")}
+    assert {file.name for file in twin.path.glob("model*")} == names and len(names) == 3
     next(iter(folder.glob("model-*.safetensors"))).unlink()
     assert "is not in the folder" in refusal("bert", folder)
 

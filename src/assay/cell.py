@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -67,10 +68,11 @@ class CellRun:
         # Drawn after the artifact is built, so that nothing in it can know the inputs.
         seed = draw_seed()
         self._record["seeds"] = {"challenge": seed}
-        run = self._run(built["checkpoint"], seed, "run", measure=True)
-        self._run(built["twin"], seed, "twin", measure=False)
+        run = self._run(built, "checkpoint", seed, "run", measure=True)
+        self._run(built, "twin", seed, "twin", measure=False)
         judged = self._judge(built, seed, run)
         self._record["evidence"] = tuple(Evidence.model_validate(each) for each in judged["evidence"])
+        self._record["notes"] = tuple(judged["notes"])
         self._record["samples"] = {"latency": tuple(run.response["samples"])}
         if judged["preprocessing"]:
             self._record["samples"]["preprocessing_time"] = tuple(judged["preprocessing"])
@@ -92,7 +94,7 @@ class CellRun:
             "size": self._plan.size,
             "backend": self._plan.backend.name,
             "precision": self._plan.precision,
-            "model": str(model.resolve()) if model else None,
+            "model": {"path": str(model.path), "name": model.name, "revision": model.revision} if model else None,
         }
         built = self._call("builder", self._torch_preload(), request, "build").response
         self._record["checkpoint"] = CheckpointRef.model_validate(built["checkpoint"]["ref"])
@@ -102,14 +104,14 @@ class CellRun:
         modules = [module for name in self._plan.families for module in families.load(name).modules]
         return tuple(dict.fromkeys((*TORCH, *self._plan.backend.builder_preload, *modules)))
 
-    def _run(self, built: Mapping[str, Any], seed: str, name: str, *, measure: bool) -> Answer:
+    def _run(self, built: Mapping[str, Any], which: str, seed: str, name: str, *, measure: bool) -> Answer:
         backend = self._plan.backend
         request = {
             "backend": backend.name,
-            "artifact": built["artifact"],
+            "artifact": built[which]["artifact"],
             "device": asdict(self._device),
             "precision": self._plan.precision,
-            "config": str(Path(built["path"]) / "config.json"),
+            "config": built["config"],
             "seed": seed,
             "measure": measure,
         }
@@ -122,6 +124,7 @@ class CellRun:
             "device": asdict(self._device),
             "precision": self._plan.precision,
             "seed": seed,
+            "config": built["config"],
             "checkpoint": built["checkpoint"]["path"],
             "twin": built["twin"]["path"],
             "artifact": built["checkpoint"]["artifact"],
@@ -146,20 +149,13 @@ class CellRun:
         if judged["preprocessing"]:
             metrics["preprocessing_time"] = duration(judged["preprocessing"])
         metrics |= _memory(run.response["memory"])
-        config = _config(Path(built["checkpoint"]["path"]))
+        config = json.loads(Path(built["config"]).read_text(encoding="utf-8"))
         metrics |= self._family.metrics(config, self._family.measured, metrics["latency"])
         decoding = run.response["decoding"]
         if decoding and isinstance(self._family, GeneratingFamily):
             first, each = duration(decoding["first"]), duration(decoding["steps"])
             metrics |= self._family.decoding_metrics(config, first, each, decoding["cache"])
         return metrics
-
-
-def _config(checkpoint: Path) -> dict[str, Any]:
-    import json
-
-    config: dict[str, Any] = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-    return config
 
 
 def _memory(figures: Mapping[str, int | None]) -> dict[str, Metric]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from assay.families.base import Config, Family
+from assay.families.base import Config, Family, accepted
 from assay.families.generation import GeneratingFamily
 from assay.schema import Workload
 
@@ -69,4 +69,4 @@ class Challenges:
         return self.family
 
     def _inputs(self, workload: Workload, *path: str | int) -> dict[str, np.ndarray]:
-        return self.family.inputs(self.config, workload, generator(self.seed, *path))
+        return accepted(self.config, self.family.inputs(self.config, workload, generator(self.seed, *path)))

@@ -11,31 +11,33 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from assay import cache, families
+import numpy as np
+
+from assay import cache, families, hub
 from assay.errors import UsageError, unknown
-from assay.schema import CheckpointRef
+from assay.schema import OWN, CheckpointRef
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
-
-    from assay.families.base import Family
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 SEAL = cache.MARKERS["checkpoints"]
 """The digest of a folder that assay made, as it was when it was made."""
-_FUNCTION = ("modules.json", "1_Pooling/config.json")
-"""Beside the configuration, the files that say what a sentence-transformers folder computes."""
+_MODULES = "modules.json"
+"""Says which modules of a sentence-transformers folder compute, and where their configurations are."""
 _RECORDS = frozenset({"transformers_version", "_name_or_path", "_commit_hash"})
 """Keys of a configuration that only record where it came from."""
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _TEXT = frozenset({".json", ".txt", ".model", ".jinja"})
+_FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_INTEGERS = {"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1", "U8": "<u1", "BOOL": "?"}
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,9 @@ class Checkpoint:
         path: the folder.
         sha256: `digest(path)`.
         source: made by assay, a user's folder, or the hub.
-        name: what to call it.
-        size: `tiny`, or `own` for a user's folder.
+        name: what to call it: a folder's name, or the hub's id.
+        size: `tiny`, or `own` for what a user brought.
+        revision: the commit's hash on the hub.
     """
 
     family: str
@@ -57,6 +60,7 @@ class Checkpoint:
     source: Literal["local", "path", "hub"]
     name: str
     size: str
+    revision: str | None = None
 
     def config(self) -> dict[str, Any]:
         """The parsed `config.json`."""
@@ -64,7 +68,48 @@ class Checkpoint:
 
     def ref(self) -> CheckpointRef:
         """What reports say of it."""
-        return CheckpointRef(sha256=self.sha256, source=self.source, name=self.name)
+        return CheckpointRef(sha256=self.sha256, source=self.source, name=self.name, revision=self.revision)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a user's checkpoint lies: a folder, its name, and the commit's hash where it came from the hub."""
+
+    path: Path
+    name: str
+    revision: str | None = None
+
+
+def find(text: str) -> Source:
+    """What a user named: a folder, or else an id of the hub (`org/name`, `org/name@revision`), fetched if need be.
+
+    Raises:
+        UsageError: there is neither.
+    """
+    path = Path(text)
+    if path.exists() or not hub.is_id(text):
+        if not path.is_dir():
+            raise UsageError(f"{path}: {'not a folder' if path.exists() else 'no such folder'}")
+        return Source(path.absolute(), path.absolute().name)
+    return Source(*hub.snapshot(text))
+
+
+def row(source: Source) -> str:
+    """The family whose row is the most specific of those that take this checkpoint.
+
+    A sentence-transformers folder goes to its own row, then a row that names the architecture comes before one
+    that only has a pattern for it; of equals, the first in the order of the matrix.
+
+    Raises:
+        UsageError: no row takes it.
+    """
+    config = _configuration(source.path)
+    claims = {name: families.load(name).claim(config, source.path) for name in families.names()}
+    best = max(claims, key=lambda name: claims[name])
+    if not claims[best]:
+        found = ", ".join(config.get("architectures") or ()) or "no architecture"
+        raise UsageError(f"{source.name}: no row takes it; config.json says {found}")
+    return best
 
 
 def digest(directory: Path) -> str:
@@ -76,7 +121,7 @@ def digest(directory: Path) -> str:
         UsageError: a file is missing or is not what its name says.
     """
     total = hashlib.sha256()
-    for name in (CONFIG, *_FUNCTION):
+    for name in (CONFIG, *_modules(directory)):
         if (directory / name).is_file():
             content = json.dumps(_meaning(_read_json(directory / name)), sort_keys=True)
             total.update(f"{name}\0{content}\0".encode())
@@ -101,6 +146,15 @@ def parameters(directory: Path) -> int:
     """
     headers = (_header(file)[1] for file in weight_files(directory))
     return sum(math.prod(tensor["shape"]) for header in headers for tensor in header.values())
+
+
+def _modules(directory: Path) -> list[str]:
+    """Beside the configuration, the files that say what a sentence-transformers folder computes."""
+    if not (directory / _MODULES).is_file():
+        return []
+    modules = _read_json(directory / _MODULES)
+    paths = (each.get("path") for each in modules if isinstance(each, dict)) if isinstance(modules, list) else ()
+    return [_MODULES, *(f"{path}/{CONFIG}" for path in paths if path)]
 
 
 def weight_files(directory: Path) -> list[Path]:
@@ -128,6 +182,24 @@ def weight_files(directory: Path) -> list[Path]:
     raise UsageError(f"{directory}: no {WEIGHTS} (nor {INDEX})")
 
 
+def tensors(directory: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and content of every tensor, one at a time; floats as float32, which bf16 and f16 become exactly.
+
+    Raises:
+        UsageError: a file is missing or is not what its name says, or holds a type that no model computes in.
+    """
+    for file in weight_files(directory):
+        start, header = _header(file)
+        for name, entry in header.items():
+            kind = (_FLOATS | _INTEGERS).get(entry["dtype"])
+            if kind is None:
+                raise UsageError(f"{file}: {name} is of type {entry['dtype']}, which assay does not read")
+            array = _read(file, start, entry, kind)
+            if entry["dtype"] == "BF16":
+                array = (array.astype("<u4") << 16).view("<f4")
+            yield name, array.astype(np.float32) if entry["dtype"] in _FLOATS else array
+
+
 def local(family_id: str, size: str = "tiny", seed: int = 0) -> Checkpoint:
     """The local test model of a family, from the cache or made now.
 
@@ -145,51 +217,58 @@ def local(family_id: str, size: str = "tiny", seed: int = 0) -> Checkpoint:
     name = f"{family_id}-{size}-{seed}"
 
     def build(draft: Path) -> None:
+        import transformers
+
         config = family.config(size)
         config.save_pretrained(draft)
         family.save_processor(draft, config)
-        _write_weights(family, config, draft, seed)
+        write_weights(getattr(transformers, family.auto_class), config, draft, seed)
 
     folder, sha256 = _kept("checkpoints", f"{name}-{_recipe(family_id)[:16]}", build)
     return Checkpoint(family_id, folder, sha256, "local", name, size)
 
 
 def twin(checkpoint: Checkpoint) -> Checkpoint:
-    """The same architecture, configuration and processor with other weights, whose seed is the original's digest."""
+    """The same folder with other weights: names, types, shapes, shards and all other files are the checkpoint's own.
+
+    Every tensor keeps its numbers and gets them in another order along each axis, so that activations stay as
+    large as they are. The order follows from the tensor's content: copies of a tensor stay copies. Integers are
+    indices and stay; so does what has a single value, which is all that an order cannot change.
+    """
     key = hashlib.sha256(f"{checkpoint.sha256}{_recipe(checkpoint.family)}".encode()).hexdigest()
 
     def build(draft: Path) -> None:
-        from transformers import AutoConfig
-
         for file in (*checkpoint.path.glob("*"), *checkpoint.path.glob("*/config.json")):
-            if file.is_file() and file.suffix in _TEXT and file.name != INDEX:
+            if file.is_file() and file.suffix in _TEXT:
                 target = draft / file.relative_to(checkpoint.path)
                 target.parent.mkdir(exist_ok=True)
                 shutil.copyfile(file, target)
-        config = AutoConfig.from_pretrained(draft, local_files_only=True, trust_remote_code=False)
-        _write_weights(families.load(checkpoint.family), config, draft, int(checkpoint.sha256[:16], 16))
+        for file in weight_files(checkpoint.path):
+            _reorder(file, draft / file.name, checkpoint.sha256)
 
     folder, sha256 = _kept("twins", f"{checkpoint.family}-{key[:16]}", build)
-    name = f"{checkpoint.name}-twin"
-    return Checkpoint(checkpoint.family, folder, sha256, checkpoint.source, name, checkpoint.size)
+    return replace(checkpoint, path=folder, sha256=sha256, name=f"{checkpoint.name}-twin")
 
 
-def opened(family_id: str, path: Path) -> Checkpoint:
+def opened(family_id: str, source: Source | Path) -> Checkpoint:
     """A user's checkpoint.
 
     Raises:
-        UsageError: the folder is missing, holds no configuration or no safetensors, wants its own code run, or is
-            of an architecture that the family does not take.
+        UsageError: the folder is missing, holds no configuration or no safetensors, wants its own code run, is
+            quantised, or is of an architecture that the family does not take.
     """
     family = families.load(family_id)
-    if not path.is_dir():
-        raise UsageError(f"{path}: {'not a folder' if path.exists() else 'no such folder'}")
-    path = path.absolute()
+    source = find(str(source.absolute())) if isinstance(source, Path) else source
+    path = source.path
     config = _configuration(path)
     if "auto_map" in config:
         raise UsageError(f"{path}: config.json asks for code of its own (auto_map), which assay never runs")
+    if quantised := config.get("quantization_config"):
+        method = quantised.get("quant_method", "unknown method") if isinstance(quantised, dict) else "unknown method"
+        raise UsageError(f"{path}: quantised ({method}); assay takes the weights as they were before")
     family.accept(config, path)
-    return Checkpoint(family_id, path, digest(path), "path", path.name, "own")
+    origin: Literal["path", "hub"] = "hub" if source.revision else "path"
+    return Checkpoint(family_id, path, digest(path), origin, source.name, OWN, source.revision)
 
 
 def _kept(kind: cache.Kind, name: str, build: Callable[[Path], None]) -> tuple[Path, str]:
@@ -212,15 +291,40 @@ def _whole(folder: Path) -> bool:
         return False
 
 
-def _write_weights(family: Family, config: PreTrainedConfig, directory: Path, seed: int) -> None:
+def _reorder(source: Path, target: Path, seed: str) -> None:
+    """Copy a safetensors file, every axis of every tensor of floats in another order."""
+    shutil.copyfile(source, target)
+    start, header = _header(source)
+    with target.open("r+b") as stream:
+        for entry in header.values():
+            if not entry["dtype"].startswith(("F", "BF")):
+                continue
+            begin, end = entry["data_offsets"]
+            width = (end - begin) // (math.prod(entry["shape"]) or 1)
+            if width:
+                array = _read(source, start, entry, f"<u{width}")
+                stream.seek(start + begin)
+                stream.write(_reordered(array, f"{seed}{entry['dtype']}{entry['shape']}").tobytes())
+
+
+def _reordered(array: np.ndarray, seed: str) -> np.ndarray:
+    """The array with every axis permuted by the order of raw random bits, which no library's version changes."""
+    key = hashlib.sha256(seed.encode() + array.tobytes()).digest()[:16]
+    bits = np.random.Philox(key=int.from_bytes(key, "little"))
+    for axis, size in enumerate(array.shape):
+        array = array.take(np.argsort(bits.random_raw(size), kind="stable"), axis=axis)
+    return array
+
+
+def write_weights(model_class: Any, config: PreTrainedConfig, directory: Path, seed: int) -> None:
+    """Write weights that show for a model of this (auto) class and configuration."""
     import torch
-    import transformers
     from safetensors.numpy import save_file
 
     from assay.weights import local_weights
 
     with torch.device("meta"):  # names and shapes without a byte of weights
-        model = getattr(transformers, family.auto_class).from_config(config)
+        model = (getattr(model_class, "from_config", None) or model_class)(config)
     save_file(local_weights(model, seed), directory / WEIGHTS, metadata={"format": "pt"})
 
 
@@ -265,6 +369,14 @@ def _header(file: Path) -> tuple[int, dict[str, Any]]:
     if file.stat().st_size != 8 + length + end:
         raise UsageError(f"{file}: cut short; its header promises another size")
     return 8 + length, header
+
+
+def _read(file: Path, start: int, entry: dict[str, Any], kind: str) -> np.ndarray:
+    """A tensor as an array of this kind; `entry` is its part of the header."""
+    begin, end = entry["data_offsets"]
+    count = (end - begin) // np.dtype(kind).itemsize
+    array: np.ndarray = np.fromfile(file, kind, count, offset=start + begin).reshape(entry["shape"])
+    return array
 
 
 def _pieces(size: int, piece: int = 1 << 24) -> Iterator[int]:

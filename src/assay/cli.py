@@ -101,7 +101,8 @@ def _parser() -> tuple[Parser, dict[str, Command]]:
         "  assay doctor                                     which backends can run here\n"
         "  assay run --backend openvino                     all families, local test models\n"
         "  assay run --backend cpu --family bert,t5         two of them\n"
-        "  assay run --backend cpu --model bert=./my-bert   a checkpoint of your own\n"
+        "  assay run --backend cpu ./my-bert                a checkpoint of your own, in the row that it fits\n"
+        "  assay run --backend cpu --model llama=org/name   one of the hub, in the row that you name\n"
         "  assay run --backend cpu --only-failed            again what was not REAL\n"
         "  assay merge                                      reports/sessions into one matrix\n"
         "  assay expect --output expected.json              what failed is known: run --expect expected.json\n"
@@ -123,8 +124,11 @@ def _parser() -> tuple[Parser, dict[str, Command]]:
     run.option("--backend", metavar="NAME", help="the column: cpu, cuda, openvino, onnxruntime or a plugin's")
     run.option("--family", metavar="ID", action="append", default=[],
                help="a row, or several with commas; repeatable; all by default")  # fmt: skip
-    run.option("--model", metavar="FAMILY=DIR", action="append", default=[],
-               help="a local transformers checkpoint (safetensors) instead of a test model; repeatable")  # fmt: skip
+    run.add_argument("sources", metavar="SOURCE", nargs="*",
+                     help="a checkpoint (safetensors) of your own: a folder, or org/name[@revision] of the hub; it "
+                     "finds its row by its architecture")  # fmt: skip
+    run.option("--model", metavar="FAMILY=SOURCE", action="append", default=[],
+               help="a checkpoint of your own instead of that row's test model; repeatable")  # fmt: skip
     run.option("--size", default="tiny", help="of the test models (default: tiny)")
     run.option("--precision", default="f32", help="what the backend is told to compute in (default: f32)")
     run.option("--device", metavar="KIND[:N]", help="cuda:1, say (default: the backend's first)")
@@ -183,7 +187,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from assay.plan import make_plan
 
     plan = make_plan(
-        backend=arguments.backend, families=families, models=models, size=arguments.size,
+        backend=arguments.backend, families=families, models=models, found=arguments.sources, size=arguments.size,
         precision=arguments.precision, timeout=arguments.timeout, device=arguments.device,
     )  # fmt: skip
     from assay import cache, expect, progress
@@ -224,15 +228,15 @@ def _complain(surprises: Sequence[str]) -> None:
         print(f"assay: unexpected: {line}", file=sys.stderr)
 
 
-def _models(pairs: Sequence[str]) -> dict[str, Path]:
-    models: dict[str, Path] = {}
+def _models(pairs: Sequence[str]) -> dict[str, str]:
+    models: dict[str, str] = {}
     for pair in pairs:
-        family, separator, folder = pair.partition("=")
-        if not (family and separator and folder):
-            raise UsageError(f"--model takes FAMILY=DIR, not {pair!r}")
+        family, separator, source = pair.partition("=")
+        if not (family and separator and source):
+            raise UsageError(f"--model takes FAMILY=SOURCE, not {pair!r}")
         if family in models:
             raise UsageError(f"--model names {family} twice")
-        models[family] = Path(folder)
+        models[family] = source
     return models
 
 

@@ -66,7 +66,7 @@ def parameters(plan: Plan, chosen: Iterable[str]) -> dict[str, int]:
 
     A folder's are counted in its headers; those of local test models on torch's meta device, in a process of its own.
     """
-    counts = {family: checkpoints.parameters(plan.models[family]) for family in chosen if family in plan.models}
+    counts = {family: checkpoints.parameters(plan.models[family].path) for family in chosen if family in plan.models}
     local = [family for family in chosen if family not in plan.models]
     return counts | (_counted(plan.size, local, plan.timeout) if local and plan.size != NEGLIGIBLE else {})
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from assay import backends, families
+from assay import backends, checkpoints, families
 from assay.backends.base import Backend
+from assay.checkpoints import Checkpoint
 from assay.devices import choose
 from assay.errors import Unavailable, UsageError, unknown
 from assay.schema import OWN, Precision
@@ -22,14 +22,14 @@ class Plan:
 
     Attributes:
         families: ids, in the order of the matrix.
-        models: the user's checkpoint folder by family; the other families use a local test model.
+        models: the user's checkpoints by family; the other families use a local test model.
         timeout: seconds that one phase of a role may take.
         device: which of the backend's devices, `cuda:1`; None for the first.
     """
 
     backend: Backend
     families: tuple[str, ...]
-    models: Mapping[str, Path]
+    models: Mapping[str, Checkpoint]
     size: str
     precision: Precision
     timeout: float
@@ -44,7 +44,8 @@ def make_plan(
     *,
     backend: str,
     families: Sequence[str] = (),
-    models: Mapping[str, Path] | None = None,
+    models: Mapping[str, str] | None = None,
+    found: Sequence[str] = (),
     size: str = "tiny",
     precision: str = "f32",
     timeout: float = 600.0,
@@ -53,16 +54,16 @@ def make_plan(
     """Check and complete what the user asked for.
 
     Args:
-        families: ids; none asked for means those of `models`, or all.
+        families: ids; none asked for means those of `models` and `found`, or all.
+        models: by family, a folder or an id of the hub.
+        found: folders or ids of the hub that find their rows themselves.
 
     Raises:
         UsageError: an unknown name, a checkpoint that cannot be used, a number out of range, a device that is not
             there although others are.
     """
-    from assay import checkpoints
-
-    models = dict(models or {})
-    chosen = _families([*families, *models] if families else list(models))
+    models = models or {}
+    _families([*families, *models])
     if size not in SIZES:
         raise unknown("size", size, SIZES)
     if precision not in list(Precision):
@@ -71,9 +72,21 @@ def make_plan(
         raise UsageError(f"--timeout takes a positive number of seconds, not {timeout:g}")
     loaded = backends.load(backend)
     _check_device(loaded, device, Precision(precision))
-    for family, folder in models.items():
-        checkpoints.opened(family, folder)
-    return Plan(loaded, chosen, models, size, Precision(precision), timeout, device)
+    brought = _checkpoints(models, found)
+    chosen = _families([*families, *brought])
+    return Plan(loaded, chosen, brought, size, Precision(precision), timeout, device)
+
+
+def _checkpoints(models: Mapping[str, str], found: Sequence[str]) -> dict[str, Checkpoint]:
+    """Every checkpoint of the user's, by family."""
+    sources = {family: checkpoints.find(text) for family, text in models.items()}
+    for text in found:
+        source = checkpoints.find(text)
+        family = checkpoints.row(source)
+        if family in sources:
+            raise UsageError(f"{text} belongs to the row {family}, and so does {sources[family].name}: one a run")
+        sources[family] = source
+    return {family: checkpoints.opened(family, source) for family, source in sources.items()}
 
 
 def _check_device(backend: Backend, device: str | None, precision: Precision) -> None:

@@ -202,11 +202,15 @@ class Unavailability(Record):
 
 
 class CheckpointRef(Record):
-    """Which weights: SHA-256 over sorted tensor names, types, shapes, bytes and the configuration."""
+    """Which weights: SHA-256 over sorted tensor names, types, shapes, bytes and the configuration.
+
+    `revision` is the commit's hash on the hub.
+    """
 
     sha256: Sha256
     source: Literal["local", "path", "hub"]
     name: str
+    revision: str | None = None
 
 
 class Workload(Record):
@@ -223,7 +227,10 @@ class Workload(Record):
 
 
 class Cell(Record):
-    """One family on one backend in one session: what was observed. The status is derived."""
+    """One family on one backend in one session: what was observed. The status is derived.
+
+    `notes` are sentences about the checkpoint that no status follows from: no tokenizer, tensors left over.
+    """
 
     derived = frozenset({"status", "reason"})
     family: str
@@ -238,6 +245,7 @@ class Cell(Record):
     samples: dict[str, tuple[Finite, ...]] = Field(default_factory=dict)
     phases: tuple[Phase, ...] = ()
     seeds: dict[str, str] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     failure: Failure | None = None
     unavailable: Unavailability | None = None
     started_at: Timestamp | None = None

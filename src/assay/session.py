@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from assay import checkpoints, needs
+from assay import needs
 from assay.cell import CellRun
 from assay.devices import Device, choose
 from assay.errors import Unavailable
@@ -126,14 +126,16 @@ def _unfinished(plan: Plan, begun: SessionReport, sessions: Path) -> SessionRepo
 
 
 def _same(plan: Plan, report: SessionReport) -> bool:
-    """Whether the report's cells are of the sizes, the precision and the user's checkpoints that this plan has."""
-    own = {family: checkpoints.opened(family, folder).sha256 for family, folder in plan.models.items()}
+    """Whether the report's cells are of the checkpoints, the sizes and the precision that this plan has."""
     return all(
-        cell.precision is plan.precision
-        and cell.size == plan.size_of(cell.family)
-        and (cell.family not in own or cell.checkpoint is None or cell.checkpoint.sha256 == own[cell.family])
+        cell.precision is plan.precision and cell.size == plan.size_of(cell.family) and _same_checkpoint(plan, cell)
         for cell in report.cells
     )
+
+
+def _same_checkpoint(plan: Plan, cell: Cell) -> bool:
+    brought = plan.models.get(cell.family)
+    return brought is None or cell.checkpoint is None or cell.checkpoint.sha256 == brought.sha256
 
 
 def _checkpoint_known(plan: Plan, cell: Cell) -> bool:

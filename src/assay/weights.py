@@ -81,7 +81,7 @@ def _distribution(owner: Any, parent: Any, parameter: str, shape: tuple[int, ...
     kind = type(owner).__name__
     if not shape:
         return LOG_SCALE, 0.1
-    if parameter in {"bias", "running_mean"}:
+    if parameter.endswith("bias") or parameter == "running_mean":
         return 0.0, 0.1
     if parameter in {"running_var", "alpha"} or (parameter == "weight" and "Norm" in kind):
         return 1.0, 0.1

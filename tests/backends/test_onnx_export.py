@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from safetensors.numpy import load_file
 
-from assay import checkpoints
+from assay import checkpoints, families
 from assay.backends import onnx_export
 from assay.backends.base import Artifact
 from assay.backends.onnx_export import MANIFEST, MODEL_FILE, digest, digests, export, export_twin, initializers
@@ -88,6 +90,29 @@ def test_the_twin_s_graph_is_the_same_with_the_twin_s_tensors() -> None:
     assert not held_by(substituted) & {
         each for array in load_file(checkpoint.path / "model.safetensors").values() for each in digests(array)
     }
+
+
+def test_weights_that_are_not_the_checkpoint_s_own_have_no_place(tmp_path: Path) -> None:
+    """A loader may fuse tensors; a twin that kept the fused ones would be no twin."""
+    source = Path(export(checkpoints.local("bert"), precision=Precision.F32).path)
+    other = checkpoints.local("bert", seed=5)
+    with pytest.raises(onnx_export._Ambiguous):
+        onnx_export._substitute(source, other, checkpoints.twin(other), tmp_path / MODEL_FILE)
+
+
+def test_the_exporter_s_reason_is_the_innermost_in_one_line() -> None:
+    outer, inner = RuntimeError("Failed to export. This is step 1/3"), ValueError("\nCould not guard on u0\nmore")
+    outer.__cause__ = inner
+    assert onnx_export._cause(outer) == "ValueError: Could not guard on u0"
+    assert onnx_export._cause(RuntimeError()) == "RuntimeError: no reason given"
+
+
+@pytest.mark.parametrize(("length", "fixed"), [("s53", False), (9, True), (SimpleNamespace(value="9"), True)])
+def test_a_length_that_the_export_fixed_is_refused(length: object, fixed: bool) -> None:
+    value = SimpleNamespace(name="input_ids", shape=["batch", length])
+    program, family = SimpleNamespace(graph=SimpleNamespace(inputs=[value])), families.load("bert")
+    with pytest.raises(onnx_export.NotExported, match="length of input_ids at 9") if fixed else nullcontext():
+        onnx_export._refuse_fixed(program, family, checkpoints.local("bert").config())
 
 
 def test_a_twin_whose_tensors_cannot_be_placed_goes_the_whole_way(monkeypatch: pytest.MonkeyPatch) -> None:

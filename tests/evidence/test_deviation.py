@@ -44,6 +44,21 @@ def test_a_value_near_zero_among_few_rows_is_no_false_alarm() -> None:
     assert worst < 0.5
 
 
+def test_rows_that_share_their_error_are_one_row() -> None:
+    """A deep random model maps every token to nearly one vector, and rounds it the same way each time."""
+    worst = 0.0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        reference = rng.standard_normal((1, 96)) + 1e-3 * rng.standard_normal((16, 96))
+
+        def shared(*draws: int, rng: np.random.Generator = rng) -> np.ndarray:
+            return U * (rng.standard_normal((*draws, 1, 96)) + 0.1 * rng.standard_normal((*draws, 16, 96)))
+
+        noise = reference + shared(DRAWS)
+        worst = max(worst, deviation(reference + 2 * shared(), reference, noise, None, factor=8, where="y").share)
+    assert worst < 0.8
+
+
 @pytest.mark.parametrize("floors", [20, 1000])
 def test_one_wrong_element_cannot_hide_in_a_large_norm(floors: float) -> None:
     rng = np.random.default_rng(0)

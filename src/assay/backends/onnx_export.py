@@ -20,7 +20,7 @@ import numpy as np
 
 from assay import cache
 from assay.backends.base import Artifact, Backend
-from assay.families.base import Family
+from assay.families.base import Config, Family, accepted
 from assay.schema import Precision
 
 if TYPE_CHECKING:
@@ -84,17 +84,22 @@ def export_twin(checkpoint: Checkpoint, twin: Checkpoint, *, precision: Precisio
         return export(twin, precision=precision)
 
 
-def _published(family: Family, recipe: dict[str, Any], write: Callable[[Path], None]) -> Artifact:
+def _published(family: Family, recipe: dict[str, Any], write: Callable[[Path], dict[str, Any]]) -> Artifact:
+    """The folder of that recipe; `write` makes its graphs and says what else the manifest holds."""
+
     def build(draft: Path) -> None:
         started = time.perf_counter()
-        write(draft)
-        manifest = recipe | {"seconds": time.perf_counter() - started}
+        manifest = recipe | write(draft) | {"seconds": time.perf_counter() - started}
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     folder = cache.entry("exports", f"{family.id}-{key[:24]}", build, lambda there: (there / MANIFEST).is_file())
-    seconds = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["seconds"]
-    return Artifact(family=family.id, path=str(folder), format="onnx", export_seconds=seconds)
+    return Artifact(family=family.id, path=str(folder), format="onnx", export_seconds=_manifest(folder)["seconds"])
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    return manifest
 
 
 def _recipe(family: Family, checkpoint: Checkpoint, precision: Precision) -> dict[str, Any]:
@@ -110,25 +115,34 @@ def _recipe(family: Family, checkpoint: Checkpoint, precision: Precision) -> dic
     }
 
 
-def _export(family: Family, checkpoint: Checkpoint, target: Path) -> None:
+def _export(family: Family, checkpoint: Checkpoint, target: Path) -> dict[str, Any]:
+    """Write the graphs; which of their tensors are the model's weights goes into the manifest."""
     from assay.families.graphs import graphs
 
-    sample = family.inputs(checkpoint.config(), family.sample, np.random.default_rng(0))
+    described = family.describe(checkpoint.path)
+    sample = accepted(described, family.inputs(described, family.sample, np.random.default_rng(0)))
+    weights: set[str] = set()
     for name, graph in graphs(family, checkpoint.path, sample).items():
-        _export_graph(graph, target / f"{name}.onnx")
+        program = _exported(graph)
+        _refuse_fixed(program, family, described)
+        _strip(program)
+        _save(program, target / f"{name}.onnx")
+        weights |= graph.module.state_dict().keys() & {value.name for value in _weights(program)}
+    return {"weights": sorted(weights)}
 
 
-def _export_graph(graph: Graph, file: Path) -> None:
+def _exported(graph: Graph) -> Any:
     import torch
     from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
     # AUTO and not DYNAMIC: an axis that the model's own arithmetic fixes is exported as fixed, not refused.
     shapes = {name: dict.fromkeys(axes, torch.export.Dim.AUTO) for name, axes in graph.dynamic.items()}
     config = OnnxConfig(dynamic=True, dynamic_shapes=shapes, optimize=False, opset_version=OPSET)
-    with torch.no_grad():
-        program = OnnxExporter().export(graph.module, graph.sample, config).program
-    _strip(program)
-    _save(program, file)
+    try:
+        with torch.no_grad():
+            return OnnxExporter().export(graph.module, graph.sample, config).program
+    except Exception as error:
+        raise NotExported(_cause(error)) from error
 
 
 def _save(program: Any, file: Path) -> None:
@@ -137,29 +151,56 @@ def _save(program: Any, file: Path) -> None:
     onnx_ir.save(program, str(file), external_data=f"{file.name}.data")
 
 
+class NotExported(Exception):
+    """The exporter cannot, or what it made is not the model; the message is its own reason in one line."""
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost error: what torch wraps around it tells how to report a bug, not what is wrong."""
+    while inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
+        error = inner
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
+
+
+def _refuse_fixed(program: Any, family: Family, described: Config) -> None:
+    """Refuse a graph that took the sample's length for the only one: a loop over it was unrolled."""
+    shapes = {value.name: value.shape for value in program.graph.inputs}
+    for workload in family.challenges:
+        drawn = accepted(described, family.inputs(described, workload, np.random.default_rng(0)))
+        for name, axes in family.dynamic.items():
+            for axis, what in axes.items() if name in drawn and name in shapes else ():
+                fixed = str(getattr(shapes[name][axis], "value", shapes[name][axis]))  # torch names a fixed axis "9"
+                if fixed.isdigit() and int(fixed) != drawn[name].shape[axis]:
+                    raise NotExported(f"the exporter fixed the {what} of {name} at {fixed}, that of its sample")
+
+
 class _Ambiguous(Exception):
     """A tensor of the graph has no one place in the checkpoint."""
 
 
-def _substitute(source: Path, checkpoint: Checkpoint, twin: Checkpoint, target: Path) -> None:
+def _substitute(source: Path, checkpoint: Checkpoint, twin: Checkpoint, target: Path) -> dict[str, Any]:
     import onnx_ir
-    from safetensors.numpy import load_file
 
-    from assay.checkpoints import weight_files
+    from assay.checkpoints import tensors
 
-    places = _by_digest(
-        {name: array for file in weight_files(checkpoint.path) for name, array in load_file(file).items()}
-    )
-    others = {name: array for file in weight_files(twin.path) for name, array in load_file(file).items()}
+    places = _by_digest(dict(tensors(checkpoint.path)))
+    others = dict(tensors(twin.path))
+    weights = frozenset(_manifest(source)["weights"])
     for file in sorted(source.glob("*.onnx")):
         program = onnx_ir.load(str(file))
         for value in _weights(program):
             array = value.const_value.numpy()
+            if array.dtype.kind != "f":
+                continue  # an index that every checkpoint shares
             found = places.get(digest(array))
-            if found is None or array.dtype.kind != "f":
-                continue  # a constant of the graph or an index that every checkpoint shares, not a weight
+            if found is None and value.name in weights:
+                raise _Ambiguous(value.name)  # made of the checkpoint's tensors, and none of them
+            if found is None:
+                continue  # a constant of the graph
             value.const_value = onnx_ir.tensor(_one_replacement(found, others), name=value.name)
         _save(program, target / file.name)
+    return {}
 
 
 def _by_digest(parameters: Mapping[str, np.ndarray]) -> dict[str, list[tuple[str, bool]]]:
@@ -172,8 +213,6 @@ def _by_digest(parameters: Mapping[str, np.ndarray]) -> dict[str, list[tuple[str
 
 
 def _one_replacement(found: Sequence[tuple[str, bool]], others: Mapping[str, np.ndarray]) -> np.ndarray:
-    if any(name not in others for name, _ in found):
-        raise _Ambiguous(found)  # the checkpoint names its tensors otherwise than the model does
     candidates = [others[name].T if turned else others[name] for name, turned in found]
     if any(not np.array_equal(candidates[0], candidate) for candidate in candidates[1:]):
         raise _Ambiguous(found)

@@ -17,8 +17,8 @@ PRIOR = 32
 """Degrees of freedom with which the median floor of an output stands behind that of one row or channel."""
 
 FEWEST = 8
-"""Rows below which channels are not compared on their own: the floor of a channel of one value, which may lie near
-zero, cannot be told from four draws. A wrong element shows in its row then."""
+"""Independent rows below which channels are not compared on their own: the floor of a channel of one value, which may
+lie near zero, cannot be told from four draws. A wrong element shows in its row then."""
 
 ALPHA = 1e-6
 """The chance that a group of honest values passes its bound by the luck of few degrees of freedom."""
@@ -68,9 +68,10 @@ def deviation(
     error = output.astype(np.float64)[keep] - exact
     spread = noise[:, keep] - exact
     rows = _groups(error, exact, spread, factor, f"row of {where}")
-    if len(exact) < FEWEST:
+    turned = spread.transpose(0, 2, 1)
+    if _independent(turned) < FEWEST:
         return rows
-    channels = _groups(error.T, exact.T, spread.transpose(0, 2, 1), factor, f"channel of {where}")
+    channels = _groups(error.T, exact.T, turned, factor, f"channel of {where}")
     return worst((rows, channels))
 
 
@@ -95,19 +96,40 @@ def row_bounds(reference: np.ndarray, noise: np.ndarray, *, factor: float) -> np
 
 def _bounds(exact: np.ndarray, spread: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
     """The norm of each group, and the relative error that it may have."""
-    draws, groups, members = spread.shape
-    typical = np.linalg.norm(exact) / np.sqrt(groups) or 1.0
+    members = _independent(spread)
+    typical = np.linalg.norm(exact) / np.sqrt(len(exact)) or 1.0
     norms = np.linalg.norm(exact, axis=1)
     scale = np.where(norms > 0, norms, typical)
     own = np.mean(np.sum(spread**2, axis=2), axis=0) / scale**2
-    freedom = draws * members
+    freedom = len(spread) * members
     # The median and not the mean: a group of nearly zero norm has an enormous relative floor, and only that group.
     floors = np.sqrt((freedom * own + PRIOR * np.median(own)) / (freedom + PRIOR))
     return scale, np.maximum(factor * floors * _luck(members), np.finfo(np.float64).eps)
 
 
-def _luck(members: int) -> float:
-    """How far the norm of `members` honest values passes its root mean square with chance ALPHA.
+def _independent(spread: np.ndarray) -> float:
+    """How many of the members of a group round independently, from noise of shape (draws, groups, members).
+
+    The participation ratio of their correlations, less what so few samples (draws, of groups that may be alike
+    themselves) make of independent members. Where a model maps all tokens to nearly one vector, their errors are one.
+    """
+    samples = len(spread) * _participation(spread.transpose(0, 2, 1))
+    return 1 / max(1 / _participation(spread) - 1 / samples, 1 / spread.shape[2])
+
+
+def _participation(spread: np.ndarray) -> float:
+    """(trace C)^2 / trace C^2 of the correlations C of the members, whatever their sizes and those of the groups."""
+    tiny = np.finfo(np.float64).tiny
+    samples = spread / (np.sqrt(np.mean(spread**2, axis=(0, 2), keepdims=True)) + tiny)
+    samples = samples / (np.sqrt(np.mean(samples**2, axis=(0, 1), keepdims=True)) + tiny)
+    flat = samples.reshape(-1, spread.shape[2])
+    gram = flat.T @ flat if flat.shape[1] < len(flat) else flat @ flat.T
+    trace = float(np.trace(gram))
+    return trace**2 / float(np.sum(gram**2)) if trace else float(spread.shape[2])
+
+
+def _luck(members: float) -> float:
+    """How far the norm of `members` independent honest values passes its root mean square with chance ALPHA.
 
     The chi-squared quantile by Wilson and Hilferty (1931).
     """

@@ -79,7 +79,7 @@ def _in_float32(func: Any, args: Any, kwargs: Any) -> Any:
 
 
 class Reference:
-    """A checkpoint in float64: `outputs` for inputs, and `noise` around them.
+    """A checkpoint in float64: `outputs` for inputs, and `noise` around them; `extra` tensors have no place in it.
 
     Args:
         family: the row.
@@ -98,6 +98,7 @@ class Reference:
         for parameter, values in matrices:
             parameter.data = values
         self._outputs = family.outputs
+        self.extra: tuple[str, ...] = getattr(self._module, "extra", ())
 
     def outputs(self, inputs: Tensors) -> dict[str, np.ndarray]:
         """The judged outputs, float64 arrays on the host."""

@@ -43,10 +43,8 @@ def judge(case: Case) -> Evidence:
 
 def _tensors(case: Case) -> Check:
     """The share of the used parameters that the artifact holds bit for bit."""
-    from safetensors.numpy import load_file
-
     from assay.backends.onnx_export import digest, digests, initializers
-    from assay.checkpoints import weight_files
+    from assay.checkpoints import tensors
 
     if case.artifact.format == "checkpoint":
         return Check(
@@ -56,7 +54,7 @@ def _tensors(case: Case) -> Check:
     if case.artifact.format != "onnx":
         return Check(name="tensors", text=f"no reader for artifacts of format {case.artifact.format!r}")
     held = frozenset(digest(array) for array in initializers(Path(case.artifact.path)))
-    parameters = {name: array for file in weight_files(case.checkpoint) for name, array in load_file(file).items()}
+    parameters = dict(tensors(case.checkpoint))
     missing = {name: array for name, array in parameters.items() if not digests(array) & held}
     unused = {name for name, array in missing.items() if _unused(case, array)}
     used = sum(array.size for name, array in parameters.items() if name not in unused)
@@ -64,7 +62,7 @@ def _tensors(case: Case) -> Check:
     share = 1 - sum(missing[name].size for name in lost) / used
     text = f"{share:.4%} of {used:,} used parameters are in the artifact bit for bit"
     if unused:
-        text += f"; {len(unused)} tensors that no judged output uses are left out"
+        text += f"; {len(unused)} tensors that no judged output uses are left out: {listed(sorted(unused))}"
     if lost:
         text += f"; not found: {listed(lost)}"
     return Check(name="tensors", value=share, bound=1, sense="at_least", text=text)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from assay.errors import UsageError
+from assay.errors import UsageError, listed
 from assay.schema import Metric, Workload
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 Tensors = Mapping[str, np.ndarray]
 Config = Mapping[str, Any]
 """A checkpoint's `config.json`, parsed."""
+
+ACCEPTS = "accepts"
+"""In a described configuration: the names of the tensors that the model's forward takes."""
 
 Kind = Literal["text", "vision", "audio", "embeddings", "generation"]
 Graph = Literal["encoder", "dual-encoder", "decoder", "encoder-decoder"]
@@ -38,12 +42,15 @@ class Family(ABC):
         kind: which table of metrics it belongs to.
         graph: the kind of graph, which is all that a backend may know of it.
         auto_class: the transformers auto class that loads its checkpoints.
-        model_options: keyword arguments of `from_pretrained` (a head that is not judged left out).
+        model_options: keyword arguments of `from_pretrained` (a head that is not judged left out), for the
+            architectures that take them.
         sizes: the sizes of local test model that `config` knows.
-        architectures: the `architectures` entries of `config.json` that this row accepts.
+        architectures: the `architectures` entries of `config.json` that this row accepts, as names or as
+            patterns (`*ForCausalLM`); the row's own first.
         modules: modelling modules that the role servers import ahead.
         outputs: names of the judged outputs.
-        dynamic: for each input, which axes vary, by name: `{"input_ids": {0: "batch", 1: "length"}}`.
+        dynamic: for each input, which axes vary, by name: `{"input_ids": {0: "batch", 1: "length"}}`; of these an
+            architecture gets the ones that it takes.
         sample: the shape that an export is traced with; no challenge has the same batch or length.
         measured: the batch-1 workload that the columns compare.
         challenges: the workloads that are judged.
@@ -79,7 +86,17 @@ class Family(ABC):
 
     @abstractmethod
     def inputs(self, config: Config, workload: Workload, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Fresh tensors of this workload's shape, from numpy alone. Every key of `dynamic` is present."""
+        """Fresh tensors of this workload's shape, from numpy alone.
+
+        Args:
+            config: the checkpoint's configuration, described or just as `config.json` has it.
+            workload: the shape.
+            rng: where the numbers come from.
+
+        Returns:
+            A tensor for every key of `dynamic`, but for those that the architecture is not meant to get.
+            What its forward does not take, `accepted` leaves out.
+        """
 
     @abstractmethod
     def forward(self, model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -104,6 +121,16 @@ class Family(ABC):
     def metrics(self, config: Config, workload: Workload, latency: Metric) -> dict[str, Metric]:
         """The family's own standard metrics, from the latency of one call of this workload."""
 
+    def describe(self, directory: Path) -> Config:
+        """The checkpoint's configuration as transformers reads it, defaults filled in, with `ACCEPTS`.
+
+        Raises:
+            UsageError: transformers has no such model.
+        """
+        from assay.families.module import describe
+
+        return describe(self, directory)
+
     def load(self, directory: Path, *, attention: str | None = None) -> torch.nn.Module:
         """This checkpoint as a module in eval mode: keyword tensors in, `{output: tensor}` out.
 
@@ -126,11 +153,35 @@ class Family(ABC):
             UsageError: naming what was found and what this row takes.
         """
         found = tuple(config.get("architectures") or ())
-        if not found or not set(found) <= set(self.architectures):
+        if not found or not all(fit(each, self.architectures) for each in found):
             raise UsageError(
-                f"{directory}: the {self.title} row takes {', '.join(self.architectures)}; "
+                f"{directory}: the {self.title} row takes {listed(self.architectures, 12)}; "
                 f"config.json says {', '.join(found) or 'no architecture'}"
             )
+
+    def claim(self, config: Config, directory: Path) -> int:
+        """How well a checkpoint fits this row, for one that comes without a family: the higher the more specific.
+
+        2: the row names its architecture. 1: a pattern of the row fits it. 0: the row does not take it.
+        """
+        return min((fit(each, self.architectures) for each in config.get("architectures") or ()), default=0)
+
+
+def fit(architecture: str, allowed: Sequence[str]) -> int:
+    """2 where the name is in the list, 1 where a pattern of the list fits it, else 0."""
+    if architecture in allowed:
+        return 2
+    return int(any(fnmatchcase(architecture, pattern) for pattern in allowed))
+
+
+def heads(towers: Sequence[str], ends: Sequence[str]) -> tuple[str, ...]:
+    """Names of architectures, one end after the other: `BertModel`, `RobertaModel`, `BertForMaskedLM`, ..."""
+    return tuple(f"{tower}{end}" for end in ends for tower in towers)
+
+
+def accepted(config: Config, tensors: Tensors) -> dict[str, np.ndarray]:
+    """The tensors that the model's forward takes; all of them where the configuration is not a described one."""
+    return {name: array for name, array in tensors.items() if name in config.get(ACCEPTS, tensors)}
 
 
 def rate(latency: Metric, amount: float, unit: str) -> Metric:
@@ -213,11 +264,12 @@ def text(
         rng: where the ids come from.
         workload: batch, length and whether rows are padded.
         vocabulary: ids are below this.
-        padding: the id at padded positions; it appears nowhere else. None: 0, which may.
+        padding: the id at padded positions; it appears nowhere else. None, or not of the vocabulary: 0, which may.
         end: where given, the last real token of every row, and nowhere else.
         avoid: further ids that are not drawn.
     """
     shape = (workload.batch, workload.length)
+    padding = padding if padding is not None and 0 <= padding < vocabulary else None
     mask = attention_mask(rng, *shape, padded=workload.padded)
     ids = token_ids(rng, vocabulary, shape, (*avoid, padding, end))
     if end is not None:

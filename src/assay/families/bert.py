@@ -8,12 +8,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from assay.families.base import Config, Family, Tensors, load_tokenizer, rate, sentence, settings, text
+from assay.families.base import Config, Family, Tensors, heads, load_tokenizer, rate, sentence, settings, text
 from assay.schema import Metric, Workload
 
 if TYPE_CHECKING:
     import torch
     from transformers import BertConfig, PreTrainedConfig, PreTrainedModel
+
+
+TOWERS = (
+    "Bert", "Roberta", "DistilBert", "ModernBert", "XLMRoberta", "MPNet", "Electra", "Albert", "Camembert", "DebertaV2",
+)  # fmt: skip
+HEADS = (
+    "Model", "ForMaskedLM", "ForPreTraining", "ForSequenceClassification", "ForTokenClassification",
+    "ForQuestionAnswering",
+)  # fmt: skip
+"""A head is left out: what is judged is the encoder."""
 
 
 class Bert(Family):
@@ -25,7 +35,7 @@ class Bert(Family):
     graph = "encoder"
     auto_class = "AutoModel"
     model_options = {"add_pooling_layer": False}
-    architectures = ("BertModel", "BertForMaskedLM", "BertForPreTraining")
+    architectures = heads(TOWERS, HEADS)
     modules = ("transformers.models.bert.modeling_bert",)
     outputs = ("last_hidden_state",)
     dynamic = {
@@ -61,10 +71,10 @@ class Bert(Family):
         BertTokenizer(vocab=wordpiece(), model_max_length=128).save_pretrained(directory)
 
     def inputs(self, config: Config, workload: Workload, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Random tokens, both segments, right padding."""
+        """Random tokens, all segments, right padding."""
         bert = settings(config, vocab_size=30522, pad_token_id=0, type_vocab_size=2)
         tensors = text(rng, workload, bert["vocab_size"], padding=bert["pad_token_id"])
-        segments = rng.integers(0, bert["type_vocab_size"], size=tensors["input_ids"].shape, dtype=np.int64)
+        segments = rng.integers(0, max(1, bert["type_vocab_size"]), size=tensors["input_ids"].shape, dtype=np.int64)
         return {**tensors, "token_type_ids": segments}
 
     def forward(self, model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

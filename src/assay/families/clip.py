@@ -15,15 +15,27 @@ if TYPE_CHECKING:
     import torch
     from transformers import CLIPConfig, PreTrainedConfig, PreTrainedModel
 
+FULL = frozenset({"siglip"})
+"""Text towers that pool at the last position: captions fill the tower, padding included, and there is no mask."""
 LEGACY_END = 2
 """With this `eos_token_id` the text tower pools at the highest id of a row, which is the real end token."""
 
 
 def captions(config: Config, workload: Workload, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Captions that end in the token at which CLIP's text tower pools."""
+    """Captions as the text tower takes them: ended by the token at which it pools, or padded to its whole length."""
+    if config.get("model_type") in FULL:
+        return full_captions(config, workload, rng)
     tower = settings(config, "text_config", vocab_size=49408, eos_token_id=49407)
     end = tower["vocab_size"] - 1 if tower["eos_token_id"] == LEGACY_END else tower["eos_token_id"]
     return text(rng, workload, tower["vocab_size"], padding=0, end=end)
+
+
+def full_captions(config: Config, workload: Workload, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Captions for a tower that pools at its last position."""
+    tower = settings(config, "text_config", vocab_size=32000, max_position_embeddings=64, pad_token_id=1)
+    padding, length = tower["pad_token_id"], tower["max_position_embeddings"]
+    words = text(rng, workload, tower["vocab_size"], padding=padding)["input_ids"][:, :length]
+    return {"input_ids": np.pad(words, ((0, 0), (0, length - words.shape[1])), constant_values=padding)}
 
 
 class Clip(Family):
@@ -34,7 +46,7 @@ class Clip(Family):
     kind = "vision"
     graph = "dual-encoder"
     auto_class = "AutoModel"
-    architectures = ("CLIPModel",)
+    architectures = ("CLIPModel", "SiglipModel")
     modules = ("transformers.models.clip.modeling_clip",)
     outputs = ("text_embeds", "image_embeds", "logits_per_image")
     dynamic = {

@@ -1,4 +1,4 @@
-"""Language Model: GPT-2, a causal decoder with learned positions; judged like LLAMA."""
+"""Language Model: any causal language model, GPT-2 as the test model; judged like LLAMA."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class LanguageModel(Llama):
 
     id = "language-model"
     title = "Language Model"
-    architectures = ("GPT2LMHeadModel",)
+    architectures = ("GPT2LMHeadModel", "*ForCausalLM", "*LMHeadModel")
     modules = ("transformers.models.gpt2.modeling_gpt2",)
     vocab_size = 50257
 

@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from assay.families.base import Config, Tensors, load_tokenizer, sentence, settings, text
+from assay.families.base import Config, Tensors, heads, load_tokenizer, sentence, settings, text
 from assay.families.generation import FORCED_TOKENS, GeneratingFamily, left_padded
 from assay.schema import Workload
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig, PreTrainedModel
+
+
+DECODERS = (
+    "Llama", "Mistral", "Qwen2", "Qwen3", "Gemma", "Gemma2", "Gemma3", "Phi", "Phi3", "SmolLM3", "Olmo2", "Granite",
+)  # fmt: skip
+"""Decoders with rotary positions, RMS or layer norms and gated or plain feed-forward layers."""
 
 
 class Llama(GeneratingFamily):
@@ -25,7 +31,7 @@ class Llama(GeneratingFamily):
     kind = "generation"
     graph = "decoder"
     auto_class = "AutoModelForCausalLM"
-    architectures = ("LlamaForCausalLM",)
+    architectures = heads(DECODERS, ("ForCausalLM",))
     modules = ("transformers.models.llama.modeling_llama",)
     outputs = ("logits",)
     dynamic = {"input_ids": {0: "batch", 1: "length"}, "attention_mask": {0: "batch", 1: "length"}}

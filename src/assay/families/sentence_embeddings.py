@@ -1,4 +1,4 @@
-"""Sentence Embeddings: BERT, pooled and normalised as the folder's sentence-transformers modules say."""
+"""Sentence Embeddings: a text encoder, pooled and normalised as the folder's sentence-transformers modules say."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from assay.errors import UsageError
-from assay.families.base import Config, Family, load_tokenizer, rate, sentence, settings, text
+from assay.families.base import Config, Family, heads, load_tokenizer, rate, sentence, settings, text
+from assay.families.bert import TOWERS
 from assay.schema import Metric, Workload
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class SentenceEmbeddings(Family):
     graph = "encoder"
     auto_class = "AutoModel"
     model_options = {"add_pooling_layer": False}
-    architectures = ("BertModel",)
+    architectures = heads(TOWERS, ("Model", "ForMaskedLM"))
     modules = ("transformers.models.bert.modeling_bert",)
     outputs = ("sentence_embedding",)
     dynamic = {"input_ids": {0: "batch", 1: "length"}, "attention_mask": {0: "batch", 1: "length"}}
@@ -103,6 +104,10 @@ class SentenceEmbeddings(Family):
         """Refuse other architectures and unknown kinds of pooling."""
         super().accept(config, directory)
         Pooling.of(directory)
+
+    def claim(self, config: Config, directory: Path) -> int:
+        """A sentence-transformers folder says so itself, and BERT's architectures alone do not."""
+        return 3 * super().claim(config, directory) if (directory / _MODULES).is_file() else 0
 
     def config(self, size: str) -> BertConfig:
         """Two layers of width 64; base: those of all-MiniLM-L6-v2."""

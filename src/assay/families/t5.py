@@ -1,4 +1,4 @@
-"""T5: an encoder-decoder of text with relative positions; judged are the decoder's logits, teacher-forced."""
+"""T5: an encoder-decoder of text; judged are the decoder's logits, teacher-forced."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from assay.families.base import WORDS, Config, load_tokenizer, sentence, settings, text, token_ids
+from assay.families.base import WORDS, Config, heads, load_tokenizer, sentence, settings, text, token_ids
 from assay.families.generation import FORCED_TOKENS, GeneratingFamily
 from assay.schema import Workload
 
@@ -25,7 +25,10 @@ class T5(GeneratingFamily):
     kind = "generation"
     graph = "encoder-decoder"
     auto_class = "AutoModelForSeq2SeqLM"
-    architectures = ("T5ForConditionalGeneration", "T5WithLMHeadModel")
+    architectures = (
+        *heads(("T5", "MT5", "UMT5", "Bart", "MBart", "Pegasus"), ("ForConditionalGeneration",)),
+        "T5WithLMHeadModel", "MarianMTModel",
+    )  # fmt: skip
     modules = ("transformers.models.t5.modeling_t5",)
     outputs = ("logits",)
     dynamic = {
@@ -73,7 +76,8 @@ class T5(GeneratingFamily):
         size, (padding, end) = self.vocabulary(config)
         source = text(rng, workload, size, padding=padding, end=end)
         target = token_ids(rng, size, (workload.batch, workload.decoder_length), (padding, end))
-        target[:, 0] = settings(config, decoder_start_token_id=0)["decoder_start_token_id"]
+        start = settings(config, decoder_start_token_id=None)["decoder_start_token_id"]
+        target[:, 0] = padding if start is None else start
         return {**source, "decoder_input_ids": target}
 
     def prompt(self, config: Config, workload: Workload, rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from assay.families.base import Config, Family, load_processor, rate, real_time_factor, waveform
+from assay.families.base import Config, Family, heads, load_processor, rate, real_time_factor, waveform
 from assay.schema import Metric, Workload
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, Wav2Vec2Config
 
 RATE = 16_000
-"""Samples a second: what every Wav2Vec2 checkpoint is trained on; its `config.json` does not say."""
+"""Samples a second: what every checkpoint of these is trained on; its `config.json` does not say."""
 
 
 class Wav2Vec2(Family):
@@ -27,7 +27,7 @@ class Wav2Vec2(Family):
     kind = "audio"
     graph = "encoder"
     auto_class = "AutoModelForCTC"
-    architectures = ("Wav2Vec2ForCTC",)
+    architectures = heads(("Wav2Vec2", "Hubert", "WavLM", "UniSpeechSat", "Data2VecAudio", "SEW"), ("ForCTC",))
     modules = ("transformers.models.wav2vec2.modeling_wav2vec2",)
     outputs = ("logits",)
     dynamic = {"input_values": {0: "batch", 1: "samples"}}

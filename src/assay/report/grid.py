@@ -82,7 +82,7 @@ class Row:
         """The checkpoint, where the family and the size do not say it: one of the user's, or one of several."""
         if self.checkpoint is None or (self.alone and self.checkpoint.source == "local"):
             return ""
-        return f"{units.plain(self.checkpoint.name)} {units.weights(self.checkpoint)}"
+        return f"{units.plain(units.name(self.checkpoint))} {units.weights(self.checkpoint)}"
 
 
 @cache

@@ -23,6 +23,7 @@ def render(matrix: Matrix) -> str:
         _status(table, columns, grid.machines(matrix)),
         _legend(matrix),
         *_causes(matrix),
+        *_notes(matrix),
         *_agreement(table, columns),
         *_metrics(matrix, table, columns),
         *_environment(matrix),
@@ -56,7 +57,7 @@ def _weights(row: Row) -> str:
     size = f"{_text(row.size)}, {row.precision}"
     if row.checkpoint is None:
         return size
-    name = f"{_text(row.checkpoint.name)}, " if row.checkpoint.source != "local" else ""
+    name = f"{_text(units.name(row.checkpoint))}, " if row.checkpoint.source != "local" else ""
     return f"{name}{size}, `{units.weights(row.checkpoint)}`"
 
 
@@ -85,6 +86,17 @@ def _causes(matrix: Matrix) -> list[str]:
         if cell.failure and cell.failure.log.strip()
     ]
     return ["## Why cells are not REAL", "\n".join(lines), *logs]
+
+
+def _notes(matrix: Matrix) -> list[str]:
+    """What cells say of their checkpoints, once for every checkpoint."""
+    lines = {
+        f"- {_text(grid.about(cell.family)[0])}, {_text(units.name(cell.checkpoint))}: {_text(note)}"
+        for cell in matrix.cells
+        if cell.checkpoint
+        for note in cell.notes
+    }
+    return ["## Notes on checkpoints", "\n".join(sorted(lines))] if lines else []
 
 
 def _agreement(table: Sequence[Row], columns: Sequence[str]) -> list[str]:

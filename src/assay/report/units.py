@@ -55,6 +55,11 @@ def error(value: float) -> str:
     return f"{value:.1e}"
 
 
+def name(checkpoint: CheckpointRef) -> str:
+    """A checkpoint's name, with the beginning of its commit's hash if it is of the hub."""
+    return checkpoint.name + (f"@{checkpoint.revision[:8]}" if checkpoint.revision else "")
+
+
 def weights(checkpoint: CheckpointRef) -> str:
     """Enough of the hash to tell checkpoints apart."""
     return checkpoint.sha256[:8]

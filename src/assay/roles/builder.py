@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-from assay import backends, checkpoints
+from assay import backends, checkpoints, families
 from assay.backends.base import Artifact
-from assay.checkpoints import Checkpoint
+from assay.checkpoints import Checkpoint, Source
 from assay.roles.phases import PhaseLog
 from assay.schema import Precision
 
@@ -16,11 +17,12 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Build.
 
     Args:
-        request: `family`, `size`, `backend`, `precision`, and `model`, a user's checkpoint folder or None.
+        request: `family`, `size`, `backend`, `precision`, and `model`, a user's `Source` or None.
         folder: this role's folder.
 
     Returns:
-        `checkpoint` and `twin`, each with its reference, path and artifact.
+        `checkpoint` and `twin`, each with its reference, path and artifact, and `config`: the path of their
+        configuration as the family describes it.
     """
     phase = PhaseLog(folder / "phases.jsonl")
     backend = backends.load(request["backend"])
@@ -28,15 +30,22 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     with phase("checkpoint"):
         if request["model"]:
-            checkpoint = checkpoints.opened(request["family"], Path(request["model"]))
+            source = Source(**request["model"] | {"path": Path(request["model"]["path"])})
+            checkpoint = checkpoints.opened(request["family"], source)
         else:
             checkpoint = checkpoints.local(request["family"], request["size"])
         twin = checkpoints.twin(checkpoint)
+        config = folder / "config.json"
+        config.write_text(json.dumps(families.load(checkpoint.family).describe(checkpoint.path)), encoding="utf-8")
     with phase("export"):
         artifact = backend.build(checkpoint, precision=precision)
     with phase("export twin"):
         twin_artifact = backend.build_twin(checkpoint, twin, precision=precision)
-    return {"checkpoint": _described(checkpoint, artifact), "twin": _described(twin, twin_artifact)}
+    return {
+        "checkpoint": _described(checkpoint, artifact),
+        "twin": _described(twin, twin_artifact),
+        "config": str(config),
+    }
 
 
 def _described(checkpoint: Checkpoint, artifact: Artifact) -> dict[str, Any]:

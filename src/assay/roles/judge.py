@@ -5,6 +5,7 @@ It also times preprocessing, which needs transformers and is the same for every 
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,7 +19,7 @@ from assay.backends.base import Artifact, Operation
 from assay.challenge import Challenges, generator
 from assay.checkpoints import weight_files
 from assay.devices import Device
-from assay.errors import UsageError
+from assay.errors import UsageError, listed
 from assay.evidence import agreement, placement, provenance, timing, weights
 from assay.evidence.case import Answer, Case, Decoding
 from assay.evidence.reference import Reference
@@ -36,12 +37,12 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Judge.
 
     Args:
-        request: `backend`, `device`, `precision`, `seed`, `checkpoint` and `twin` (paths), `artifact`,
+        request: `backend`, `device`, `precision`, `seed`, `config`, `checkpoint` and `twin` (paths), `artifact`,
             `run` and `twin_run` (folders with outputs), `runner` (its response), `wall` (seconds).
         folder: this role's folder.
 
     Returns:
-        `evidence`, and `preprocessing`: seconds for each raw sample.
+        `evidence`; `preprocessing`: seconds for each raw sample, none where there is no processor; `notes`.
     """
     import torch
 
@@ -49,15 +50,30 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     artifact = Artifact(**request["artifact"])
     family = families.load(artifact.family)
     checkpoint = Path(request["checkpoint"])
-    config = _config(checkpoint)
+    config = json.loads(Path(request["config"]).read_text(encoding="utf-8"))
     torch.set_num_threads(_threads(checkpoint))
     with phase("reference"):
         case = _case(request, family, config, artifact, checkpoint)
     with phase("evidence"):
         evidence: list[Evidence] = [layer.judge(case) for layer in LAYERS]
+    notes = _notes(case)
     with phase("preprocessing"):
-        preprocessing = _preprocessing(family, config, checkpoint, request["seed"])
-    return {"evidence": [each.model_dump(mode="json") for each in evidence], "preprocessing": preprocessing}
+        try:
+            preprocessing = _preprocessing(family, config, checkpoint, request["seed"])
+        except UsageError as error:
+            preprocessing = []
+            notes.append(f"{str(error).removeprefix(f'{checkpoint}: ')}; all inputs are synthetic")
+    return {
+        "evidence": [each.model_dump(mode="json") for each in evidence],
+        "preprocessing": preprocessing,
+        "notes": notes,
+    }
+
+
+def _notes(case: Case) -> list[str]:
+    """What a user should know of the checkpoint, whatever the evidence says."""
+    extra = case.reference.extra
+    return [f"{len(extra)} tensors have no place in the model that is judged: {listed(extra)}"] if extra else []
 
 
 SMALL = 64 * 2**20
@@ -69,13 +85,6 @@ def _threads(checkpoint: Path) -> int:
     from assay.machine import threads
 
     return 1 if sum(file.stat().st_size for file in weight_files(checkpoint)) < SMALL else threads()
-
-
-def _config(checkpoint: Path) -> Config:
-    import json
-
-    config: Config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-    return config
 
 
 def _case(request: dict[str, Any], family: Family, config: Config, artifact: Artifact, checkpoint: Path) -> Case:
@@ -160,14 +169,10 @@ class _Answers:
 
 
 def _preprocessing(family: Family, config: Config, checkpoint: Path, seed: str) -> list[float]:
-    """Seconds for each of several raw samples, one that warms up apart; none where there is no processor."""
-    try:
-        calls = [
-            family.preprocessing(checkpoint, config, generator(seed, "raw", number))
-            for number in range(PREPROCESSED + 1)
-        ]
-    except UsageError:
-        return []
+    """Seconds for each of several raw samples, one that warms up apart."""
+    calls = [
+        family.preprocessing(checkpoint, config, generator(seed, "raw", number)) for number in range(PREPROCESSED + 1)
+    ]
     calls[0]()
     samples = []
     for call in calls[1:]:

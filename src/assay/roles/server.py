@@ -16,6 +16,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import traceback
 from pathlib import Path
 from typing import IO
@@ -129,9 +130,9 @@ def perform(role: str, folder: Path) -> int:
 def _described(error: BaseException) -> dict[str, object]:
     text = str(error).strip()
     reason = text if isinstance(error, UsageError | Unavailable) else f"{type(error).__name__}: {text}"
-    lines = [line.strip() for line in reason.splitlines() if line.strip()]
     return {
-        "reason": lines[0] if lines else type(error).__name__,
+        # One line of all of them: what runtimes write first is often where, and only then what.
+        "reason": textwrap.shorten(reason, 400, placeholder=" ..."),
         "unavailable": list(error.looked_for) if isinstance(error, Unavailable) else None,
     }
 
