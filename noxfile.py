@@ -74,8 +74,8 @@ def tests(session: nox.Session) -> None:
     install(session, "-e", ".", *group("test"), "-c", EVERYTHING)
     install_runtime(session, ENVS / "openvino.txt", ENVS / "onnxruntime.txt")
     install(session, "--no-deps", *group("checkpoints"))
-    # A worker a core; tests that share an expensive fixture are grouped. Each worker holds all runtimes: 1 GiB.
-    session.run("pytest", "-n", "auto", "--maxprocesses", "4", "--dist", "loadgroup", *session.posargs)
+    # A worker a core, each of which holds all runtimes: 1 GiB. Tests of one file share expensive fixtures.
+    session.run("pytest", "-n", "auto", "--maxprocesses", "4", "--dist", "loadscope", *session.posargs)
 
 
 @nox.session(default=False)

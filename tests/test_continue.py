@@ -11,7 +11,7 @@ import pytest
 
 from assay import checkpoints, session
 from assay.backends.cpu import Cpu
-from assay.checkpoints import Checkpoint
+from assay.checkpoints import Checkpoint, Source
 from assay.devices import Device
 from assay.errors import Unavailable, UsageError
 from assay.plan import Plan, make_plan
@@ -151,25 +151,28 @@ def test_what_another_machine_or_other_software_left_is_not_gone_on_with(
 def test_another_checkpoint_of_the_user_is_another_plan(
     go: Any, ran: Ran, outcomes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def opened(family: str, path: Path) -> Checkpoint:
-        ref = make.checkpoint(path.name, "path")
-        return Checkpoint(family, path, ref.sha256, "path", ref.name, "own")
+    def opened(family: str, source: Source) -> Checkpoint:
+        ref = make.checkpoint(source.name, "path")
+        return Checkpoint(family, source.path, ref.sha256, "path", ref.name, "own")
 
+    monkeypatch.setattr(checkpoints, "find", lambda text: Source(Path(text), text))
     monkeypatch.setattr(checkpoints, "opened", opened)
     outcomes["bert"] = lambda family: make.cell(family, checkpoint=make.checkpoint("red", "path"))
-    go(families=(), models={"bert": Path("red")})
+    go(families=(), models={"bert": "red"})
     for model, again in (("red", []), ("blue", ["bert"])):
-        go(NOT_FAILED, families=(), models={"bert": Path(model)})
+        go(NOT_FAILED, families=(), models={"bert": model})
         assert ran == again
 
 
 def test_a_failure_of_an_unknown_checkpoint_is_never_kept(
     go: Any, ran: Ran, outcomes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoints, "opened", lambda family, path: Checkpoint(family, path, "", "path", "red", "own"))
+    red = Checkpoint("bert", Path("red"), "", "path", "red", "own")
+    monkeypatch.setattr(checkpoints, "find", lambda text: Source(Path(text), text))
+    monkeypatch.setattr(checkpoints, "opened", lambda family, source: red)
     outcomes["bert"] = make.failed
     for keep in (None, set(Status)):
-        go(keep, families=(), models={"bert": Path("red")})
+        go(keep, families=(), models={"bert": "red"})
         assert ran == ["bert"]
 
 

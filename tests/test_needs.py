@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from assay import backends, cache, checkpoints, cli, needs
+from assay.checkpoints import Checkpoint
 from assay.errors import UsageError
 from assay.evidence.case import KEPT
 from assay.plan import Plan
@@ -55,7 +56,10 @@ def checkpoint(path: Path, shapes: Mapping[str, list[int]] | None = None, dtype:
 
 
 def plan(backend: str, models: Mapping[str, Path] | None = None, size: str = "tiny") -> Plan:
-    return Plan(backends.load(backend), ("bert", "llama"), dict(models or {}), size, Precision.F32, 600.0)
+    own = {
+        family: Checkpoint(family, path, "0" * 64, "path", path.name, "own") for family, path in (models or {}).items()
+    }
+    return Plan(backends.load(backend), ("bert", "llama"), own, size, Precision.F32, 600.0)
 
 
 def refusal(asked: Plan, *families: str) -> str:

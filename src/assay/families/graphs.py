@@ -37,11 +37,11 @@ def graphs(family: Family, directory: Path, sample: Tensors) -> dict[str, Graph]
     Args:
         family: the row.
         directory: a checkpoint.
-        sample: inputs of one forward pass, with padding where the family has a mask.
+        sample: inputs of one forward pass that the model takes, with padding where the family has a mask.
     """
-    tensors = {name: torch.from_numpy(sample[name]) for name in family.dynamic}
+    tensors = {name: torch.from_numpy(sample[name]) for name in family.dynamic if name in sample}
     if not isinstance(family, GeneratingFamily):
-        return {"model": Graph(family.load(directory), tensors, family.dynamic)}
+        return {"model": Graph(family.load(directory), tensors, {name: family.dynamic[name] for name in tensors})}
     model = load_pretrained(family, directory, None)
     if family.graph == "decoder":
         return {"model": _decoder(family, model, tensors)}
