@@ -114,7 +114,7 @@ def _independent(spread: np.ndarray) -> float:
     themselves) make of independent members. Where a model maps all tokens to nearly one vector, their errors are one.
     """
     samples = len(spread) * _participation(spread.transpose(0, 2, 1))
-    return 1 / max(1 / _participation(spread) - 1 / samples, 1 / spread.shape[2])
+    return 1 / max(1 / _participation(spread) - 1 / samples, 1 / float(spread.shape[2]))
 
 
 def _participation(spread: np.ndarray) -> float:
