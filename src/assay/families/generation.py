@@ -70,7 +70,7 @@ class GeneratingFamily(Family):
     ) -> dict[str, Metric]:
         """Standard metrics of generation, from the times of a prefill and of a step of the `decoded` workload."""
         workload = self.decoded
-        prompt = workload.batch * (workload.length if self.target == "input_ids" else workload.decoder_length)
+        prompt = workload.batch * workload.length  # of an encoder-decoder, the source
         return {
             "time_to_first_token": first,
             "time_per_output_token": each,
