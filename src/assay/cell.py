@@ -23,6 +23,13 @@ TORCH = ("torch", "transformers", "assay.families.module")
 """What the server of builders and judges imports ahead, beside the modelling modules and what the backend adds."""
 
 
+def preloads(plan: Plan) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What the servers of builders and judges, and that of runners, import ahead; a torch column needs one."""
+    modules = [module for name in plan.families for module in families.load(name).modules]
+    judge = tuple(dict.fromkeys((*TORCH, *plan.backend.builder_preload, *modules)))
+    return judge, judge if "torch" in plan.backend.preload else plan.backend.preload
+
+
 class CellRun:
     """Runs one cell; what its roles answered is kept as it comes, so that a failure loses nothing."""
 
@@ -33,6 +40,7 @@ class CellRun:
         self._family = families.load(family)
         self._device = device
         self._servers = servers
+        self._torch_preload, self._runner_preload = preloads(plan)
         self._folder = folder
         self._on_phase = on_phase
         self._phases: list[Phase] = []
@@ -96,13 +104,9 @@ class CellRun:
             "precision": self._plan.precision,
             "model": {"path": str(model.path), "name": model.name, "revision": model.revision} if model else None,
         }
-        built = self._call("builder", self._torch_preload(), request, "build").response
+        built = self._call("builder", self._torch_preload, request, "build").response
         self._record["checkpoint"] = CheckpointRef.model_validate(built["checkpoint"]["ref"])
         return built
-
-    def _torch_preload(self) -> tuple[str, ...]:
-        modules = [module for name in self._plan.families for module in families.load(name).modules]
-        return tuple(dict.fromkeys((*TORCH, *self._plan.backend.builder_preload, *modules)))
 
     def _run(self, built: Mapping[str, Any], which: str, seed: str, name: str, *, measure: bool) -> Answer:
         backend = self._plan.backend
@@ -115,8 +119,7 @@ class CellRun:
             "seed": seed,
             "measure": measure,
         }
-        preload = self._torch_preload() if "torch" in backend.preload else backend.preload
-        return self._call("runner", preload, request, name)
+        return self._call("runner", self._runner_preload, request, name)
 
     def _judge(self, built: Mapping[str, Any], seed: str, run: Answer) -> dict[str, Any]:
         request = {
@@ -133,7 +136,7 @@ class CellRun:
             "runner": run.response,
             "wall": run.wall,
         }
-        return self._call("judge", self._torch_preload(), request, "judge").response
+        return self._call("judge", self._torch_preload, request, "judge").response
 
     def _metrics(self, built: Mapping[str, Any], run: Answer, judged: Mapping[str, Any]) -> dict[str, Metric]:
         """Every figure of the cell, by name; the family's own come last."""

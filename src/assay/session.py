@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from assay import needs
-from assay.cell import CellRun
+from assay.cell import CellRun, preloads
 from assay.devices import Device, choose
 from assay.errors import Unavailable
 from assay.files import write_atomically
@@ -67,6 +67,8 @@ def run_session(
         needs.check(plan, remaining)
         progress.session(plan.backend.name, remaining)
         with tempfile.TemporaryDirectory(prefix="assay-") as folder, Servers(plan.timeout) as servers:
+            for preload in preloads(plan) if remaining else ():
+                servers.start(preload)
             for family in remaining:
                 record(_run(plan, family, device, servers, Path(folder) / family, progress))
     report = report.model_copy(update={"finished_at": now()})

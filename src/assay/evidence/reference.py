@@ -9,6 +9,7 @@ the discrete stochastic arithmetic of Vignes (CESTAC) with random signs.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,6 @@ import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
 from assay.evidence.case import KEPT
@@ -177,8 +177,16 @@ class _Exact(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten.embedding.default and isinstance(args[0], torch.nn.Parameter):
             return self.parameter(func(*args, **(kwargs or {})))  # the rows that were looked up, not the whole table
-        args, kwargs = tree_map_only(torch.nn.Parameter, self.parameter, (args, kwargs or {}))
-        return self.result(func, (*args, *kwargs.values()), func(*args, **kwargs))
+        args, kwargs = tuple(map(self._widened, args)), kwargs or {}  # operators take tensors by position
+        return self.result(func, args, func(*args, **kwargs))
+
+    def _widened(self, argument: Any) -> Any:
+        """The argument, parameters replaced; by hand, because `tree_map` takes as long as a small model."""
+        if isinstance(argument, torch.nn.Parameter):
+            return self.parameter(argument)
+        if isinstance(argument, list | tuple) and any(isinstance(each, torch.nn.Parameter) for each in argument):
+            return [self._widened(each) for each in argument]
+        return argument
 
 
 class _Rounding(_Exact):
@@ -192,7 +200,7 @@ class _Rounding(_Exact):
         super().__init__()
         # Drawing signs costs more than computing: they are drawn once, and every operation reads them elsewhere.
         self._factors = 1 + unit * (2 * torch.randint(0, 2, (SIGNS,), generator=signs).double() - 1)
-        self._signs = signs
+        self._places = random.Random(signs.initial_seed())  # noqa: S311 (to be drawn again)
         self._inexact = WeakIdKeyDictionary()
 
     def inexact(self, tensor: torch.Tensor) -> None:
@@ -210,7 +218,7 @@ class _Rounding(_Exact):
         if not any(each in self._inexact for each in _tensors(arguments)):
             return result
         if not (func.is_view or func._schema.is_mutable or func._schema.name in _EXACT):
-            result = tree_map_only(torch.Tensor, self.nudged, result)
+            result = self.nudged(result) if isinstance(result, torch.Tensor) else tuple(map(self.nudged, result))
         for each in _tensors((result,)):
             if each.is_floating_point():
                 self.inexact(each)
@@ -218,10 +226,10 @@ class _Rounding(_Exact):
 
     def nudged(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor, every value moved up or down by the unit; integers as they are."""
-        if not tensor.is_floating_point():
+        if not (isinstance(tensor, torch.Tensor) and tensor.is_floating_point()):
             return tensor
         size = tensor.numel()
-        start = int(torch.randint(0, SIGNS, (), generator=self._signs))
+        start = self._places.randrange(SIGNS)
         factors = (
             self._factors.roll(-start).repeat(-(-size // SIGNS)) if size > SIGNS - start else self._factors[start:]
         )

@@ -74,17 +74,19 @@ class Servers:
         (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
         on_phase(role, START)
         try:
-            server = self._running.get(preload) or self._start(preload)
+            server = self.start(preload)
+            server.wait()
             return _Call(server, role, folder, self.limit, on_phase).finish()
         except ServerGone as error:
             self._running.pop(preload, None)
             failure = Failure(role=role, phase=START, reason=error.reason, log=error.log)
             raise RoleFailed(failure, ()) from error
 
-    def _start(self, preload: tuple[str, ...]) -> Server:
-        server = Server(preload, self.limit)
-        self._running[preload] = server
-        return server
+    def start(self, preload: tuple[str, ...]) -> Server:
+        """Start a server; while it imports, others can be started, and whoever calls it waits."""
+        if preload not in self._running:
+            self._running[preload] = Server(preload, self.limit)
+        return self._running[preload]
 
     def __enter__(self) -> Self:
         return self
@@ -139,10 +141,22 @@ class Server:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._process.stdout, selectors.EVENT_READ)
         self._buffer = b""
-        deadline = time.monotonic() + limit
-        while self.receive(_POLL) is None:
-            if time.monotonic() > deadline:
-                raise ServerGone(f"imports of {', '.join(preload)} took more than {limit:g} s", self.stop())
+        self._ready = False
+        self._preload = preload
+        self._limit = limit
+        self._deadline = time.monotonic() + limit
+
+    def wait(self) -> None:
+        """Until it has imported what it should.
+
+        Raises:
+            ServerGone: it could not, or not in time.
+        """
+        while not self._ready:
+            self._ready = self.receive(_POLL) is not None
+            if not self._ready and time.monotonic() > self._deadline:
+                what = ", ".join(self._preload)
+                raise ServerGone(f"imports of {what} took more than {self._limit:g} s", self.stop())
 
     def send(self, record: Mapping[str, str]) -> None:
         """Ask for a role."""
