@@ -30,11 +30,6 @@ class Decoded:
     steps: list[float]
     cache: float
 
-    @property
-    def seconds(self) -> float:
-        """All that was measured."""
-        return self.first + sum(self.steps)
-
 
 def decode(engine: Engine, prompt: Tensors, count: int, forced: np.ndarray | None = None) -> Decoded:
     """Prefill, then `count` steps; the clock stops when logits are on the host.

@@ -78,12 +78,10 @@ def test_steps_give_what_one_pass_without_a_cache_gives(engine: Engine, challeng
 
 def test_the_cache_grows_by_keys_and_values_of_every_layer(engine: Engine, challenges: Challenges) -> None:
     prompt, tokens = challenges.forced()
-    config = challenges.config
     sizes = {
         "llama": 2 * 2 * 16,  # layers, key heads (two query heads share one), head size
         "t5": 2 * 4 * 16, "whisper": 2 * 4 * 16, "language-model": 2 * 4 * 16,
     }  # fmt: skip
-    assert config
     found = decode(engine, prompt, tokens.shape[1], tokens).cache
     assert found == 2 * 4 * sizes[challenges.family.id]  # keys and values, four bytes a number
 

@@ -7,10 +7,7 @@ from abc import abstractmethod
 import numpy as np
 
 from assay.backends.base import Engine, Tensors
-from assay.families.generation import GeneratingFamily, grown
-
-KEEP = "logits_to_keep"
-"""The decoder graph's input that names the tokens whose logits are wanted (`families.steps.KEEP`)."""
+from assay.families.generation import KEEP, GeneratingFamily, grown
 
 
 class DecodingEngine(Engine):

@@ -15,6 +15,8 @@ import numpy as np
 from assay.families.base import Config, Family, Tensors, rate, token_ids
 from assay.schema import Metric, Workload
 
+KEEP = "logits_to_keep"
+"""The exported decoder's input that names the tokens whose logits are wanted."""
 FORCED_TOKENS = 32
 """Tokens of the judged sequences, beside the prompt."""
 

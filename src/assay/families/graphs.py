@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from assay.families.base import Family, Tensors
-from assay.families.generation import GeneratingFamily
+from assay.families.generation import KEEP, GeneratingFamily
 from assay.families.module import load_pretrained
-from assay.families.steps import KEEP, ExportedSource, ExportedStep
+from assay.families.steps import ExportedSource, ExportedStep
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

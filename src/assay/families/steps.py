@@ -13,6 +13,8 @@ import torch
 from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
+from assay.families.generation import KEEP
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -141,10 +143,6 @@ class ExportedStep(torch.nn.Module):
         keep = inputs[KEEP] if KEEP in inputs else torch.arange(length)
         logits = stepper(self.family, self.model).advance(cache, inputs, keep)
         return {"logits": logits, **dict(_named("present", own))}
-
-
-KEEP = "logits_to_keep"
-"""The decoder graph's input that names the tokens whose logits are wanted."""
 
 
 def _named(role: str, cache: DynamicCache) -> Iterator[tuple[str, torch.Tensor]]:

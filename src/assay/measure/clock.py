@@ -82,11 +82,6 @@ class TimedDecoding:
     number: int
     kept: Decoded
 
-    @property
-    def seconds(self) -> float:
-        """All that was measured."""
-        return sum(self.first) + sum(self.steps)
-
 
 def time_decoding(sequence: Callable[[int], Decoded], *, budget: float, choose: Callable[[int], int]) -> TimedDecoding:
     """Decode sequences until both medians are known to their target or the budget ends.
