@@ -17,6 +17,7 @@ from assay.errors import Unavailable, UsageError
 from assay.plan import Plan, make_plan
 from assay.progress import QuietProgress
 from assay.roles.process import role_environment
+from assay.schedule import Work
 from assay.schema import Cell, Precision, SessionReport, Status
 from assay.session import run_session
 from tests import strategies as make
@@ -40,15 +41,20 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> Ran:
     ran = Ran()
     ran.devices = []
 
-    def run(plan: Plan, family: str, device: Device, *_: Any) -> Cell:
-        ran.append(family)
-        ran.devices.append(device)
-        found = OUTCOMES.get(family, make.cell)(family)
-        if isinstance(found, KeyboardInterrupt):
-            raise found
-        return found.model_copy(update={"size": plan.size_of(family), "started_at": session.now()})
+    class MadeUp:
+        def __init__(self, plan: Plan, family: str, device: Device, *_: Any) -> None:
+            self.plan, self.family, self.device = plan, family, device
 
-    monkeypatch.setattr(session, "_run", run)
+        def run(self) -> Work:
+            yield from ()
+            ran.append(self.family)
+            ran.devices.append(self.device)
+            found = OUTCOMES.get(self.family, make.cell)(self.family)
+            if isinstance(found, KeyboardInterrupt):
+                raise found
+            return found.model_copy(update={"size": self.plan.size_of(self.family), "started_at": session.now()})
+
+    monkeypatch.setattr(session, "CellRun", MadeUp)
     return ran
 
 

@@ -1,25 +1,35 @@
-"""One cell, from plan to record: build, run, run the twin, judge."""
+"""One cell, from plan to record: build, run, preprocess, run the twin, judge."""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from assay import families
 from assay.challenge import draw_seed
+from assay.checkpoints import is_small
 from assay.devices import Device
 from assay.families.generation import GeneratingFamily
 from assay.measure.statistics import duration, once
-from assay.plan import Plan
-from assay.roles.process import Answer, OnPhase, RoleFailed, Servers
+from assay.plan import SIZES, Plan
+from assay.roles.process import Answer, OnPhase, Request, RoleFailed
+from assay.schedule import Work
 from assay.schema import Cell, CheckpointRef, Evidence, Metric, Phase, Unavailability
 
-TORCH = ("torch", "transformers", "assay.families.module")
+RUNNER = ("assay.roles.runner", "assay.measure.clock")
+TORCH = (
+    "torch",
+    "transformers",
+    "assay.families.module",
+    "assay.roles.builder",
+    "assay.roles.judge",
+    "assay.roles.preprocessor",
+    *RUNNER,
+)
 """What the server of builders and judges imports ahead, beside the modelling modules and what the backend adds."""
 
 
@@ -27,32 +37,43 @@ def preloads(plan: Plan) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What the servers of builders and judges, and that of runners, import ahead; a torch column needs one."""
     modules = [module for name in plan.families for module in families.load(name).modules]
     judge = tuple(dict.fromkeys((*TORCH, *plan.backend.builder_preload, *modules)))
-    return judge, judge if "torch" in plan.backend.preload else plan.backend.preload
+    return judge, judge if "torch" in plan.backend.preload else (*plan.backend.preload, *RUNNER)
+
+
+T = TypeVar("T")
+Steps = Generator[Request, Answer, T]
+
+
+def small(plan: Plan, family: str) -> bool:
+    """Whether a cell's model is so small that its roles use one core each, and may run beside another cell's."""
+    if family not in plan.models:
+        return plan.size == SIZES[0]
+    return is_small(plan.models[family].path)
 
 
 class CellRun:
     """Runs one cell; what its roles answered is kept as it comes, so that a failure loses nothing."""
 
-    def __init__(
-        self, plan: Plan, family: str, device: Device, servers: Servers, folder: Path, on_phase: OnPhase
-    ) -> None:
+    def __init__(self, plan: Plan, family: str, device: Device, folder: Path, on_phase: OnPhase) -> None:
         self._plan = plan
         self._family = families.load(family)
         self._device = device
-        self._servers = servers
         self._torch_preload, self._runner_preload = preloads(plan)
         self._folder = folder
         self._on_phase = on_phase
+        self._large = not small(plan, family)
+        self._seconds = 0.0
         self._phases: list[Phase] = []
         self._record: dict[str, Any] = {}
 
-    def run(self) -> Cell:
-        """The record of the cell, whatever happened."""
-        started, clock = datetime.now(UTC), time.monotonic()
+    def run(self) -> Work:
+        """The record of the cell, whatever happened; the roles that it takes are yielded on the way."""
+        started = datetime.now(UTC)
         try:
-            self._measure_and_judge()
+            yield from self._measure_and_judge()
         except RoleFailed as failed:
             self._phases.extend(failed.phases)
+            self._seconds += failed.wall
             if failed.unavailable is not None:
                 absent = Unavailability(reason=failed.failure.reason, looked_for=tuple(failed.unavailable))
                 self._record |= {"unavailable": absent, "evidence": ()}
@@ -67,35 +88,40 @@ class CellRun:
             workloads=self._family.workloads,
             phases=tuple(self._phases),
             started_at=started.isoformat(timespec="milliseconds"),
-            seconds=time.monotonic() - clock,
+            seconds=self._seconds,
             **self._record,
         )
 
-    def _measure_and_judge(self) -> None:
-        built = self._build()
+    def _measure_and_judge(self) -> Steps[None]:
+        built = yield from self._build()
         # Drawn after the artifact is built, so that nothing in it can know the inputs.
         seed = draw_seed()
         self._record["seeds"] = {"challenge": seed}
-        run = self._run(built, "checkpoint", seed, "run", measure=True)
-        self._run(built, "twin", seed, "twin", measure=False)
-        judged = self._judge(built, seed, run)
+        run = yield from self._run(built, "checkpoint", seed, "run", measure=True)
+        preprocessed = yield from self._preprocess(built, seed)
+        yield from self._run(built, "twin", seed, "twin", measure=False)
+        judged = yield from self._judge(built, seed, run)
         self._record["evidence"] = tuple(Evidence.model_validate(each) for each in judged["evidence"])
-        self._record["notes"] = tuple(judged["notes"])
+        self._record["notes"] = (*judged["notes"], *preprocessed["notes"])
         self._record["samples"] = {"latency": tuple(run.response["samples"])}
-        if judged["preprocessing"]:
-            self._record["samples"]["preprocessing_time"] = tuple(judged["preprocessing"])
+        if preprocessed["samples"]:
+            self._record["samples"]["preprocessing_time"] = tuple(preprocessed["samples"])
         if decoding := run.response["decoding"]:
             self._record["samples"] |= {
                 "time_to_first_token": tuple(decoding["first"]), "time_per_output_token": tuple(decoding["steps"]),
             }  # fmt: skip
-        self._record["metrics"] = self._metrics(built, run, judged)
+        self._record["metrics"] = self._metrics(built, run, preprocessed["samples"])
 
-    def _call(self, role: str, preload: tuple[str, ...], request: Mapping[str, Any], name: str) -> Answer:
-        answer = self._servers.call(role, preload, request, self._folder / name, self._on_phase)
+    def _call(
+        self, role: str, preload: tuple[str, ...], content: Mapping[str, Any], name: str, *, alone: bool = False
+    ) -> Steps[Answer]:
+        """A role; one of a large model uses every core by itself."""
+        answer = yield Request(role, preload, content, self._folder / name, alone or self._large, self._on_phase)
         self._phases.extend(answer.phases)
+        self._seconds += answer.wall
         return answer
 
-    def _build(self) -> dict[str, Any]:
+    def _build(self) -> Steps[dict[str, Any]]:
         model = self._plan.models.get(self._family.id)
         request = {
             "family": self._family.id,
@@ -104,11 +130,12 @@ class CellRun:
             "precision": self._plan.precision,
             "model": {"path": str(model.path), "name": model.name, "revision": model.revision} if model else None,
         }
-        built = self._call("builder", self._torch_preload, request, "build").response
+        answer = yield from self._call("builder", self._torch_preload, request, "build")
+        built = answer.response
         self._record["checkpoint"] = CheckpointRef.model_validate(built["checkpoint"]["ref"])
         return built
 
-    def _run(self, built: Mapping[str, Any], which: str, seed: str, name: str, *, measure: bool) -> Answer:
+    def _run(self, built: Mapping[str, Any], which: str, seed: str, name: str, *, measure: bool) -> Steps[Answer]:
         backend = self._plan.backend
         request = {
             "backend": backend.name,
@@ -119,9 +146,17 @@ class CellRun:
             "seed": seed,
             "measure": measure,
         }
-        return self._call("runner", self._runner_preload, request, name)
+        return (yield from self._call("runner", self._runner_preload, request, name, alone=measure))
 
-    def _judge(self, built: Mapping[str, Any], seed: str, run: Answer) -> dict[str, Any]:
+    def _preprocess(self, built: Mapping[str, Any], seed: str) -> Steps[dict[str, Any]]:
+        request = {
+            "family": self._family.id, "checkpoint": built["checkpoint"]["path"], "config": built["config"],
+            "seed": seed,
+        }  # fmt: skip
+        answer = yield from self._call("preprocessor", self._torch_preload, request, "preprocess", alone=True)
+        return answer.response
+
+    def _judge(self, built: Mapping[str, Any], seed: str, run: Answer) -> Steps[dict[str, Any]]:
         request = {
             "backend": self._plan.backend.name,
             "device": asdict(self._device),
@@ -136,9 +171,9 @@ class CellRun:
             "runner": run.response,
             "wall": run.wall,
         }
-        return self._call("judge", self._torch_preload, request, "judge").response
+        return (yield from self._call("judge", self._torch_preload, request, "judge")).response
 
-    def _metrics(self, built: Mapping[str, Any], run: Answer, judged: Mapping[str, Any]) -> dict[str, Metric]:
+    def _metrics(self, built: Mapping[str, Any], run: Answer, preprocessing: Sequence[float]) -> dict[str, Metric]:
         """Every figure of the cell, by name; the family's own come last."""
         seconds = {phase.name: phase.seconds for phase in run.phases}
         figures = {
@@ -149,8 +184,8 @@ class CellRun:
         }
         metrics = {name: once(value) for name, value in figures.items() if value is not None}
         metrics["latency"] = duration(run.response["samples"])
-        if judged["preprocessing"]:
-            metrics["preprocessing_time"] = duration(judged["preprocessing"])
+        if preprocessing:
+            metrics["preprocessing_time"] = duration(preprocessing)
         metrics |= _memory(run.response["memory"])
         config = json.loads(Path(built["config"]).read_text(encoding="utf-8"))
         metrics |= self._family.metrics(config, self._family.measured, metrics["latency"])

@@ -157,6 +157,15 @@ def _modules(directory: Path) -> list[str]:
     return [_MODULES, *(f"{path}/{CONFIG}" for path in paths if path)]
 
 
+SMALL = 64 * 2**20
+"""Bytes of weights below which a second thread costs more in waiting than it computes."""
+
+
+def is_small(directory: Path) -> bool:
+    """Whether a model is so small that one core serves it best."""
+    return sum(file.stat().st_size for file in weight_files(directory)) < SMALL
+
+
 def weight_files(directory: Path) -> list[Path]:
     """The safetensors files that transformers loads: the one file, or the shards that the index names.
 

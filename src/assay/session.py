@@ -6,19 +6,21 @@ import secrets
 import tempfile
 from collections.abc import Collection
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from assay import needs
 from assay.cell import CellRun, preloads
-from assay.devices import Device, choose
+from assay.devices import choose
 from assay.errors import Unavailable
 from assay.files import write_atomically
 from assay.machine import describe_environment, describe_machine, threads
 from assay.plan import Plan
 from assay.progress import Progress
 from assay.roles.process import Servers
+from assay.schedule import Schedule, width
 from assay.schema import Cell, SessionReport, Status, Unavailability
 
 _SAME = ("backend", "planned", "asked_device", "machine", "environment")
@@ -69,16 +71,16 @@ def run_session(
         with tempfile.TemporaryDirectory(prefix="assay-") as folder, Servers(plan.timeout) as servers:
             for preload in preloads(plan) if remaining else ():
                 servers.start(preload)
-            for family in remaining:
-                record(_run(plan, family, device, servers, Path(folder) / family, progress))
+            cells = (
+                CellRun(plan, family, device, Path(folder) / family, partial(progress.phase, family)).run()
+                for family in remaining
+            )
+            for cell in Schedule(servers, width()).run(cells):
+                record(cell)
     report = report.model_copy(update={"finished_at": now()})
     _write(report, sessions)
     progress.finished()
     return report
-
-
-def _run(plan: Plan, family: str, device: Device, servers: Servers, folder: Path, progress: Progress) -> Cell:
-    return CellRun(plan, family, device, servers, folder, lambda role, phase: progress.phase(family, role, phase)).run()
 
 
 def now() -> str:

@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import Assay
 
 from assay import backends
-from assay.roles.process import Answer, Servers
+from assay.roles.process import Answer, Request, Servers
 
 GUARD = Path(__file__).parent / "no_network"
 linux = pytest.mark.skipif(sys.platform != "linux", reason="seccomp and /proc are Linux's")
@@ -23,14 +23,13 @@ def run_roles(backend_name: str, folder: Path) -> Answer:
     backend = backends.load(backend_name)
     request: dict[str, Any] = {"family": "bert", "size": "tiny", "backend": backend_name, "precision": "f32"}
     with Servers(limit=300) as servers:
-        built = servers.call(
-            "builder", ("torch", "transformers"), request | {"model": None}, folder / "build", lambda role, phase: None
-        ).response["checkpoint"]
+        build = Request("builder", ("torch", "transformers"), request | {"model": None}, folder / "build", alone=True)
+        built = servers.call(build).finish().response["checkpoint"]
         run = {
             "backend": backend_name, "artifact": built["artifact"], "device": asdict(backend.devices()[0]),
             "precision": "f32", "config": str(Path(built["path"]) / "config.json"), "seed": "0" * 32, "measure": True,
         }  # fmt: skip
-        return servers.call("runner", backend.preload, run, folder / "run", lambda role, phase: None)
+        return servers.call(Request("runner", backend.preload, run, folder / "run", alone=True)).finish()
 
 
 @linux

@@ -10,9 +10,13 @@ from typing import Any
 import torch
 import transformers
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 from assay.errors import UsageError, listed
 from assay.families.base import ACCEPTS, Family
+
+# Transformers compiles a thousand patterns before its first load; a process that is forked from here finds them.
+get_checkpoint_conversion_mapping("bert")
 
 
 class JudgedModule(torch.nn.Module):

@@ -1,12 +1,8 @@
-"""The judge: remakes the challenges, computes the reference, and concludes one evidence a layer.
-
-It also times preprocessing, which needs transformers and is the same for every backend.
-"""
+"""The judge: remakes the challenges, computes the reference, and concludes one evidence a layer."""
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +12,10 @@ import numpy as np
 
 from assay import backends, families
 from assay.backends.base import Artifact, Operation
-from assay.challenge import Challenges, generator
-from assay.checkpoints import weight_files
+from assay.challenge import Challenges
+from assay.checkpoints import is_small
 from assay.devices import Device
-from assay.errors import UsageError, listed
+from assay.errors import listed
 from assay.evidence import agreement, placement, provenance, timing, weights
 from assay.evidence.case import Answer, Case, Decoding
 from assay.evidence.reference import Reference
@@ -29,8 +25,6 @@ from assay.roles.phases import PhaseLog
 from assay.schema import Evidence, Precision
 
 LAYERS = (agreement, weights, placement, timing, provenance)
-PREPROCESSED = 10
-"""Raw samples that are timed."""
 
 
 def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -42,7 +36,7 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         folder: this role's folder.
 
     Returns:
-        `evidence`; `preprocessing`: seconds for each raw sample, none where there is no processor; `notes`.
+        `evidence`, and `notes` for the user.
     """
     import torch
 
@@ -56,18 +50,7 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         case = _case(request, family, config, artifact, checkpoint)
     with phase("evidence"):
         evidence: list[Evidence] = [layer.judge(case) for layer in LAYERS]
-    notes = _notes(case)
-    with phase("preprocessing"):
-        try:
-            preprocessing = _preprocessing(family, config, checkpoint, request["seed"])
-        except UsageError as error:
-            preprocessing = []
-            notes.append(f"{str(error).removeprefix(f'{checkpoint}: ')}; all inputs are synthetic")
-    return {
-        "evidence": [each.model_dump(mode="json") for each in evidence],
-        "preprocessing": preprocessing,
-        "notes": notes,
-    }
+    return {"evidence": [each.model_dump(mode="json") for each in evidence], "notes": _notes(case)}
 
 
 def _notes(case: Case) -> list[str]:
@@ -76,15 +59,11 @@ def _notes(case: Case) -> list[str]:
     return [f"{len(extra)} tensors have no place in the model that is judged: {listed(extra)}"] if extra else []
 
 
-SMALL = 64 * 2**20
-"""Bytes of weights below which a second thread costs more in waiting than it computes."""
-
-
 def _threads(checkpoint: Path) -> int:
     """One thread for small models: on a busy machine two stall each other for ten times the work."""
     from assay.machine import threads
 
-    return 1 if sum(file.stat().st_size for file in weight_files(checkpoint)) < SMALL else threads()
+    return 1 if is_small(checkpoint) else threads()
 
 
 def _case(request: dict[str, Any], family: Family, config: Config, artifact: Artifact, checkpoint: Path) -> Case:
@@ -166,17 +145,3 @@ class _Answers:
             expected={key: array[:, start:] for key, array in answer.expected.items()},
             noise={key: array[:, :, start:] for key, array in answer.noise.items()},
         )  # fmt: skip
-
-
-def _preprocessing(family: Family, config: Config, checkpoint: Path, seed: str) -> list[float]:
-    """Seconds for each of several raw samples, one that warms up apart."""
-    calls = [
-        family.preprocessing(checkpoint, config, generator(seed, "raw", number)) for number in range(PREPROCESSED + 1)
-    ]
-    calls[0]()
-    samples = []
-    for call in calls[1:]:
-        started = time.perf_counter()
-        call()
-        samples.append(time.perf_counter() - started)
-    return samples

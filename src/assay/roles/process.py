@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,11 +34,33 @@ OnPhase = Callable[[str, str], None]
 class RoleFailed(Exception):
     """A role did not answer; `failure` says where and how, `unavailable` what hardware it missed."""
 
-    def __init__(self, failure: Failure, ended: tuple[Phase, ...], unavailable: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, failure: Failure, ended: tuple[Phase, ...], wall: float, unavailable: Sequence[str] | None = None
+    ) -> None:
         super().__init__(failure.reason)
         self.failure = failure
         self.phases = ended
+        self.wall = wall
         self.unavailable = unavailable
+
+
+@dataclass(frozen=True)
+class Request:
+    """One role of one cell.
+
+    Attributes:
+        preload: what its server has imported.
+        content: what the role is told, JSON.
+        folder: the role's own, new.
+        alone: nothing may run beside it: it is timed, or takes the whole machine.
+    """
+
+    role: str
+    preload: tuple[str, ...]
+    content: Mapping[str, Any]
+    folder: Path
+    alone: bool
+    on_phase: OnPhase = field(default=lambda *_: None)
 
 
 @dataclass(frozen=True)
@@ -48,7 +70,7 @@ class Answer:
     response: dict[str, Any]
     phases: tuple[Phase, ...]
     wall: float
-    cpu: float | None
+    cpu: float
 
 
 @dataclass
@@ -62,29 +84,20 @@ class Servers:
     limit: float
     _running: dict[tuple[str, ...], Server] = field(default_factory=dict)
 
-    def call(
-        self, role: str, preload: tuple[str, ...], request: Mapping[str, Any], folder: Path, on_phase: OnPhase
-    ) -> Answer:
-        """Run a role in a fresh process, from a server that has imported `preload`.
-
-        Raises:
-            RoleFailed: it crashed, hung, was killed, or raised.
-        """
-        folder.mkdir(parents=True)
-        (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
-        on_phase(role, START)
-        try:
-            server = self.start(preload)
+    def call(self, request: Request) -> Call:
+        """Run a role in a fresh process, from a server that has imported what it needs, and do not wait for it."""
+        request.folder.mkdir(parents=True)
+        (request.folder / "request.json").write_text(json.dumps(request.content), encoding="utf-8")
+        request.on_phase(request.role, START)
+        server = self.start(request.preload)
+        with suppress(ServerGone):  # the call will say so
             server.wait()
-            return _Call(server, role, folder, self.limit, on_phase).finish()
-        except ServerGone as error:
-            self._running.pop(preload, None)
-            failure = Failure(role=role, phase=START, reason=error.reason, log=error.log)
-            raise RoleFailed(failure, ()) from error
+            server.send({"role": request.role, "folder": str(request.folder)})
+        return Call(server, request, self.limit)
 
     def start(self, preload: tuple[str, ...]) -> Server:
         """Start a server; while it imports, others can be started, and whoever calls it waits."""
-        if preload not in self._running:
+        if preload not in self._running or self._running[preload].gone:
             self._running[preload] = Server(preload, self.limit)
         return self._running[preload]
 
@@ -128,7 +141,7 @@ def role_environment() -> dict[str, str]:
 
 
 class Server:
-    """One role server process."""
+    """One role server process; `gone` says why it is no more."""
 
     def __init__(self, preload: tuple[str, ...], limit: float) -> None:
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 (lives with the server)
@@ -137,11 +150,12 @@ class Server:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=role_environment(),
         )  # fmt: skip
         assert self._process.stdout is not None
-        os.set_blocking(self._process.stdout.fileno(), False)
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._process.stdout, selectors.EVENT_READ)
-        self._buffer = b""
+        self.output = self._process.stdout
+        os.set_blocking(self.output.fileno(), False)
+        self._unread = b""
+        self._said: dict[str, list[dict[str, Any]]] = {}
         self._ready = False
+        self.gone: ServerGone | None = None
         self._preload = preload
         self._limit = limit
         self._deadline = time.monotonic() + limit
@@ -152,47 +166,66 @@ class Server:
         Raises:
             ServerGone: it could not, or not in time.
         """
-        while not self._ready:
-            self._ready = self.receive(_POLL) is not None
-            if not self._ready and time.monotonic() > self._deadline:
-                what = ", ".join(self._preload)
-                raise ServerGone(f"imports of {what} took more than {self._limit:g} s", self.stop())
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.output, selectors.EVENT_READ)
+            while not self._is_ready():
+                if time.monotonic() > self._deadline:
+                    what = ", ".join(self._preload)
+                    raise self._end(f"imports of {what} took more than {self._limit:g} s")
+                selector.select(_POLL)
+
+    def _is_ready(self) -> bool:
+        self.listen()
+        if self.gone:
+            raise self.gone
+        return self._ready
 
     def send(self, record: Mapping[str, str]) -> None:
-        """Ask for a role."""
+        """Ask for a role.
+
+        Raises:
+            ServerGone: it has ended.
+        """
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(record).encode() + b"\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
-            raise self._gone() from None
+        except (BrokenPipeError, ValueError):  # a pipe that `stop` has closed is a ValueError
+            raise self._end() from None
 
-    def receive(self, timeout: float) -> dict[str, Any] | None:
-        """The next answer, or None when none came in time."""
-        assert self._process.stdout is not None
-        if b"\n" not in self._buffer and self._selector.select(timeout):
-            chunk = self._process.stdout.read()
-            if not chunk:
-                raise self._gone()
-            self._buffer += chunk
-        line, found, rest = self._buffer.partition(b"\n")
-        if not found:
-            return None
-        self._buffer = rest
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+    def said(self, folder: Path) -> list[dict[str, Any]]:
+        """What it has said of the role in this folder since it was last asked."""
+        self.listen()
+        return self._said.pop(str(folder), [])
 
-    def _gone(self) -> ServerGone:
-        log = self.stop()
-        lines = [line.strip() for line in log.splitlines() if line.strip()]
-        return ServerGone(lines[-1] if lines else f"the server ended with code {self._process.returncode}", log)
+    def listen(self) -> None:
+        """Take in what it has said, without waiting."""
+        if self.gone:
+            return
+        chunk = self.output.read()
+        if chunk == b"":
+            self._end()
+        *lines, self._unread = (self._unread + (chunk or b"")).split(b"\n")
+        for line in lines:
+            answer: dict[str, Any] = json.loads(line)
+            if "ready" in answer:
+                self._ready = True
+            else:
+                self._said.setdefault(answer["folder"], []).append(answer)
+
+    def _end(self, reason: str | None = None) -> ServerGone:
+        if not self.gone:
+            log = self.stop()
+            lines = [line.strip() for line in log.splitlines() if line.strip()]
+            last = lines[-1] if lines else f"the server ended with code {self._process.returncode}"
+            self.gone = ServerGone(reason or last, log)
+        return self.gone
 
     def stop(self) -> str:
         """End the server; what it has forked dies with it. Returns the end of its log."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
-        self._selector.close()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe:
                 with suppress(BrokenPipeError):
@@ -202,63 +235,91 @@ class Server:
             return self._log.read()[-LOG_TAIL:]
 
 
-class _Call:
+class Call:
     """One role process, from the request to its end."""
 
-    def __init__(self, server: Server, role: str, folder: Path, limit: float, on_phase: OnPhase) -> None:
-        self._server = server
-        self._role = role
-        self._folder = folder
+    def __init__(self, server: Server, request: Request, limit: float) -> None:
+        self.server = server
+        self._request = request
         self._limit = limit
-        self._on_phase = on_phase
-        self._started = time.monotonic()
+        self._started = self._since = time.monotonic()
+        self._phase = START
+        self._pid: int | None = None
+        self._hung = False
+
+    def answer(self) -> Answer | None:
+        """The role's answer; None as long as it runs. A process whose phase passes its limit is killed.
+
+        Raises:
+            RoleFailed: it crashed, hung, was killed, or raised.
+        """
+        said = self.server.said(self._request.folder)
+        progressed = self._progress()
+        if progressed.current and progressed.current != self._phase:
+            self._phase, self._since = progressed.current, time.monotonic()
+            self._request.on_phase(self._request.role, self._phase)
+        for answer in said:
+            if "pid" in answer:
+                self._pid = answer["pid"]
+            else:
+                return self._conclude(answer["status"], answer["cpu"])
+        if gone := self.server.gone:
+            failure = Failure(role=self._request.role, phase=self._phase, reason=gone.reason, log=gone.log)
+            raise RoleFailed(failure, progressed.ended, self._wall()) from gone
+        if self._pid and not self._hung and time.monotonic() - self._since > self._limit:
+            self._hung = True
+            os.kill(self._pid, signal.SIGKILL)
+        return None
 
     def finish(self) -> Answer:
-        """Wait for the process; kill it when a phase passes its limit."""
-        self._server.send({"role": self._role, "folder": str(self._folder)})
-        pid, hung, phase, since = None, False, START, time.monotonic()
-        while True:
-            answer = self._server.receive(_POLL)
-            progressed = self._progress()
-            if progressed.current and progressed.current != phase:
-                phase, since = progressed.current, time.monotonic()
-                self._on_phase(self._role, phase)
-            if answer and "pid" in answer:
-                pid = answer["pid"]
-            elif answer:
-                return self._conclude(answer["status"], answer["cpu"], phase if hung else None)
-            elif pid and not hung and time.monotonic() - since > self._limit:
-                hung = True
-                os.kill(pid, signal.SIGKILL)
+        """Wait for the answer."""
+        while not (answer := self.answer()):
+            wait([self])
+        return answer
+
+    def _wall(self) -> float:
+        return time.monotonic() - self._started
 
     def _progress(self) -> phases.Progressed:
-        return phases.read(self._folder / "phases.jsonl", self._role)
+        return phases.read(self._request.folder / "phases.jsonl", self._request.role)
 
-    def _conclude(self, status: int, cpu: float | None, hung_in: str | None) -> Answer:
-        wall = time.monotonic() - self._started
+    def _conclude(self, status: int, cpu: float) -> Answer:
+        wall = self._wall()
         progressed = self._progress()
-        response = self._folder / "response.json"
+        response = self._request.folder / "response.json"
         if status == 0 and response.exists():
             return Answer(json.loads(response.read_text(encoding="utf-8")), progressed.ended, wall, cpu)
-        raise self._failed(status, progressed, hung_in)
+        raise self._failed(status, progressed)
 
-    def _failed(self, status: int, progressed: phases.Progressed, hung_in: str | None) -> RoleFailed:
-        error_file = self._folder / ERROR_FILE
+    def _failed(self, status: int, progressed: phases.Progressed) -> RoleFailed:
+        folder = self._request.folder
+        error_file = folder / ERROR_FILE
         error = json.loads(error_file.read_text(encoding="utf-8")) if error_file.exists() else {}
         name = signal.Signals(-status).name if status < 0 else None
-        if hung_in:
+        if self._hung:
             reason = f"hung: no end of this phase within {self._limit:g} s, killed"
         elif name:
             reason = f"killed by {name}"
         else:
             reason = error.get("reason") or f"ended with exit code {status} and no answer"
-        log = self._folder / "log"
+        log = folder / "log"
         failure = Failure(
-            role=self._role,
-            phase=hung_in or progressed.current or START,
+            role=self._request.role,
+            phase=self._phase if self._hung else progressed.current or START,
             reason=reason,
             signal=name,
             exit_code=status if status >= 0 else None,
             log=log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:] if log.exists() else "",
         )
-        return RoleFailed(failure, progressed.ended, error.get("unavailable"))
+        return RoleFailed(failure, progressed.ended, self._wall(), error.get("unavailable"))
+
+
+def wait(calls: Collection[Call]) -> None:
+    """Until a server of these calls has something to say, or it is time to look after them."""
+    servers = {call.server for call in calls}
+    if any(server.gone for server in servers):
+        return
+    with selectors.DefaultSelector() as selector:
+        for server in servers:
+            selector.register(server.output, selectors.EVENT_READ)
+        selector.select(_POLL)

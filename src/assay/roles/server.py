@@ -1,7 +1,8 @@
 """A role server: imports once, executes nothing, forks one process for every role that it is asked for.
 
-`python -m assay.roles.server MODULE...` answers JSON lines. A request names a role and its folder;
-the answers are `{"ready": ...}`, then for each request `{"pid": ...}` and `{"status": ..., "cpu": ...}`.
+`python -m assay.roles.server MODULE...` answers JSON lines. A request names a role and its folder; the answers are
+`{"ready": ...}`, then for each request `{"folder": ..., "pid": ...}` and, when that process has ended,
+`{"folder": ..., "status": ..., "cpu": ...}`. Requests that come before that run beside it.
 
 A fork after a threaded operation hangs, so the server only imports; where an import left a thread
 behind, or the system cannot fork safely, each role gets a fresh process instead.
@@ -10,20 +11,22 @@ behind, or the system cannot fork safely, each role gets a fresh process instead
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import json
 import os
+import selectors
 import signal
 import subprocess
 import sys
 import textwrap
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
 from assay.errors import Unavailable, UsageError
 
-ROLES = ("builder", "runner", "judge")
 ERROR_FILE = "error.json"
 _PR_SET_PDEATHSIG = 1
 
@@ -43,13 +46,57 @@ def main(preload: list[str]) -> None:
     for module in preload:
         importlib.import_module(module)
     _hide_progress_bars()
+    # What is frozen no collection visits, in no child: visiting writes into every object's page, which copies it.
+    gc.collect()
+    gc.freeze()
     forks = sys.platform == "linux" and _threads() == 1
     _answer(answers, {"ready": True, "forks": forks})
-    for line in sys.stdin:
-        request = json.loads(line)
-        pid = _fork(request) if forks else _spawn(request)
-        _answer(answers, {"pid": pid})
-        _answer(answers, _wait(pid))
+    _serve(answers, _fork if forks else _spawn)
+
+
+def _serve(answers: IO[str], start: Callable[[dict[str, str]], int]) -> None:
+    """Start what is asked for and tell what has ended, until standard input ends."""
+    running: dict[int, str] = {}
+    unread = b""
+    stdin = sys.stdin.fileno()
+    with selectors.DefaultSelector() as selector:
+        selector.register(stdin, selectors.EVENT_READ)
+        child_ended = _child_ended()
+        selector.register(child_ended, selectors.EVENT_READ)
+        while True:
+            ready = {key.fd for key, _ in selector.select()}
+            if child_ended in ready:
+                os.read(child_ended, 512)
+                _tell_ended(answers, running)
+            if stdin in ready:
+                chunk = os.read(stdin, 65536)
+                if not chunk:
+                    return
+                *lines, unread = (unread + chunk).split(b"\n")
+                for line in lines:
+                    request = json.loads(line)
+                    pid = start(request)
+                    running[pid] = request["folder"]
+                    _answer(answers, {"folder": request["folder"], "pid": pid})
+
+
+def _child_ended() -> int:
+    """A pipe that can be read when a child has ended."""
+    readable, writable = os.pipe()
+    os.set_blocking(writable, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # without a handler nothing is written
+    signal.set_wakeup_fd(writable)
+    return readable
+
+
+def _tell_ended(answers: IO[str], running: dict[int, str]) -> None:
+    for pid in list(running):
+        ended, status, usage = os.wait4(pid, os.WNOHANG)
+        if ended:
+            if pid in _spawned:
+                _spawned.pop(pid).returncode = os.waitstatus_to_exitcode(status)
+            code, cpu = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
+            _answer(answers, {"folder": running.pop(pid), "status": code, "cpu": cpu})
 
 
 def _hide_progress_bars() -> None:
@@ -78,6 +125,8 @@ def _fork(request: dict[str, str]) -> int:
         return pid
     code = 70
     try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setsid()
         _die_with_parent(signal.SIGKILL)
         log = os.open(Path(request["folder"]) / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -100,15 +149,6 @@ def _spawn(request: dict[str, str]) -> int:
 
 
 _spawned: dict[int, subprocess.Popen[bytes]] = {}
-
-
-def _wait(pid: int) -> dict[str, object]:
-    if pid in _spawned and not hasattr(os, "wait4"):
-        return {"status": _spawned.pop(pid).wait(), "cpu": None}
-    _, status, usage = os.wait4(pid, 0)
-    if pid in _spawned:
-        _spawned.pop(pid).returncode = os.waitstatus_to_exitcode(status)
-    return {"status": os.waitstatus_to_exitcode(status), "cpu": usage.ru_utime + usage.ru_stime}
 
 
 def perform(role: str, folder: Path) -> int:
