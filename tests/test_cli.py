@@ -368,19 +368,27 @@ def test_plain_progress_has_a_line_for_each_cell(capsys: pytest.CaptureFixture[s
     ]
 
 
-def test_the_live_line_shows_role_phase_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_live_line_shows_role_phase_and_time_of_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     progress = choose(quiet=False)
     from assay.progress import LiveProgress
 
     assert isinstance(progress, LiveProgress)
-    progress.session("cpu", ["bert"])
-    progress.phase("bert", "runner", "load")
-    line = str(progress._line())
-    progress.done(make.cell())
+    lines = []
+    progress.session("cpu", ["bert", "clip"])
+    for family, role, phase in [("bert", "builder", "build"), ("clip", "judge", "evidence"), ("bert", "builder", "")]:
+        progress.phase(family, role, phase)
+        lines.append(str(progress._line()))
+    progress.done(make.cell("clip"))
+    lines.append(str(progress._line()))
     progress.finished()
     progress.finished()
-    assert line == "[1/1] bert on cpu: runner, load, 0 s"
+    assert lines == [
+        "[0/2] cpu: bert: builder, build, 0 s",
+        "[0/2] cpu: bert: builder, build, 0 s; clip: judge, evidence, 0 s",
+        "[0/2] cpu: clip: judge, evidence, 0 s",
+        "[1/2] cpu: starting",
+    ]
 
 
 def test_the_line_of_a_cell_without_a_number_gives_its_reason() -> None:

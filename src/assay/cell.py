@@ -117,6 +117,7 @@ class CellRun:
     ) -> Steps[Answer]:
         """A role; one of a large model uses every core by itself."""
         answer = yield Request(role, preload, content, self._folder / name, alone or self._large, self._on_phase)
+        self._on_phase(role, "")
         self._phases.extend(answer.phases)
         self._seconds += answer.wall
         return answer

@@ -21,7 +21,7 @@ class Progress(Protocol):
         """It begins with these cells."""
 
     def phase(self, family: str, role: str, phase: str) -> None:
-        """A role of a cell enters a phase."""
+        """A role of a cell enters a phase, or has ended: an empty one. Several cells may be under way."""
 
     def done(self, cell: Cell) -> None:
         """A cell is finished."""
@@ -82,7 +82,7 @@ class PlainProgress:
 
 
 class LiveProgress:
-    """Finished cells above, and a live line with the current one's role, phase and time."""
+    """Finished cells above, and a live line with the role, phase and time of every cell that runs."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -91,8 +91,7 @@ class LiveProgress:
         self._backend = ""
         self._total = 0
         self._count = 0
-        self._current = ("", "", "")
-        self._since = time.monotonic()
+        self._current: dict[str, tuple[str, float]] = {}
         self._console = Console(stderr=True, highlight=False, emoji=False)
         # Last: it draws its first line at once.
         self._live = Live(get_renderable=self._line, console=self._console, refresh_per_second=4, transient=True)
@@ -100,17 +99,18 @@ class LiveProgress:
     def session(self, backend: str, families: Sequence[str]) -> None:
         """Start the live line."""
         self._backend, self._total = backend, len(families)
-        self._since = time.monotonic()
         self._live.start()
 
     def phase(self, family: str, role: str, phase: str) -> None:
-        """Show it; the clock is the cell's."""
-        if family != self._current[0]:
-            self._since = time.monotonic()
-        self._current = (family, role, phase)
+        """Show it with the time since; a cell that waits for its turn is not shown."""
+        if phase:
+            self._current[family] = (f"{role}, {phase}", time.monotonic())
+        else:
+            self._current.pop(family, None)
 
     def done(self, cell: Cell) -> None:
         """Print the cell above the live line."""
+        self._current.pop(cell.family, None)
         self._count += 1
         self._console.print(summary(cell))
 
@@ -121,10 +121,10 @@ class LiveProgress:
     def _line(self) -> RenderableType:
         from rich.text import Text
 
-        family, role, phase = self._current
-        elapsed = f"{time.monotonic() - self._since:.0f} s"
-        what = f"{family} on {self._backend}: {role}, {phase}" if family else f"{self._backend}: starting"
-        return Text(f"[{min(self._count + 1, self._total)}/{self._total}] {what}, {elapsed}", style="dim")
+        now = time.monotonic()
+        cells = [f"{family}: {what}, {now - since:.0f} s" for family, (what, since) in self._current.items()]
+        what = "; ".join(cells) or "starting"
+        return Text(f"[{self._count}/{self._total}] {self._backend}: {what}", style="dim", overflow="ellipsis")
 
 
 def summary(cell: Cell) -> Text:

@@ -1,4 +1,4 @@
-"""Runs a plan: one cell after the other, three roles a cell, and a report that is whole after every one."""
+"""Runs a plan: every cell's roles as the schedule has them, and a report that is whole after every cell."""
 
 from __future__ import annotations
 

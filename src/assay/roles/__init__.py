@@ -1,1 +1,1 @@
-"""The three roles of a cell, each in a process of its own: builder, runner, judge."""
+"""The roles of a cell, each in a process of its own: builder, runner, preprocessor, judge."""
