@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ DRAWS = 4
 """Perturbed runs for one floor."""
 MATRIX = 2
 SIGNS = 2**20
-"""Random signs that are drawn for one perturbed run."""
+"""Random signs that perturbed runs read from."""
 
 _COARSE = {torch.nn.functional.interpolate, torch.sin, torch.cos, torch.Tensor.sin, torch.Tensor.cos}
 _EXACT = {
@@ -118,8 +119,9 @@ class Reference:
     ) -> list[dict[str, np.ndarray]]:
         """Outputs under perturbation, for each inputs an array (draws, *output shape) by output name."""
         runs = []
+        factors = _factors(UNIT_ROUND_OFF[precision], seed)
         for draw in range(draws):
-            rounding = _Rounding(UNIT_ROUND_OFF[precision], torch.Generator().manual_seed(seed + draw))
+            rounding = _Rounding(factors, random.Random(seed + draw))  # noqa: S311 (to be drawn again)
             runs.append([self._run(each, TrueFloat64(coarse=True), rounding) for each in inputs])
         return [
             {name: np.stack([run[index][name] for run in runs]) for name in self._outputs}
@@ -182,6 +184,8 @@ class _Exact(TorchDispatchMode):
 
     def _widened(self, argument: Any) -> Any:
         """The argument, parameters replaced; by hand, because `tree_map` takes as long as a small model."""
+        if type(argument) is torch.Tensor:  # most are, and asking for a parameter takes longer
+            return argument
         if isinstance(argument, torch.nn.Parameter):
             return self.parameter(argument)
         if isinstance(argument, list | tuple) and any(isinstance(each, torch.nn.Parameter) for each in argument):
@@ -196,11 +200,10 @@ class _Rounding(_Exact):
     distances into buckets by a logarithm whose exact value lies on the edges of the buckets.
     """
 
-    def __init__(self, unit: float, signs: torch.Generator) -> None:
+    def __init__(self, factors: torch.Tensor, places: random.Random) -> None:
         super().__init__()
-        # Drawing signs costs more than computing: they are drawn once, and every operation reads them elsewhere.
-        self._factors = 1 + unit * (2 * torch.randint(0, 2, (SIGNS,), generator=signs).double() - 1)
-        self._places = random.Random(signs.initial_seed())  # noqa: S311 (to be drawn again)
+        self._factors = factors
+        self._places = places
         self._inexact = WeakIdKeyDictionary()
 
     def inexact(self, tensor: torch.Tensor) -> None:
@@ -228,13 +231,25 @@ class _Rounding(_Exact):
         """The tensor, every value moved up or down by the unit; integers as they are."""
         if not (isinstance(tensor, torch.Tensor) and tensor.is_floating_point()):
             return tensor
-        size = tensor.numel()
-        start = self._places.randrange(SIGNS)
-        factors = (
-            self._factors.roll(-start).repeat(-(-size // SIGNS)) if size > SIGNS - start else self._factors[start:]
-        )
+        factors = self._factors[self._places.randrange(SIGNS) :]
+        if (size := tensor.numel()) <= SIGNS:
+            moved = torch.mul(tensor, factors[:size].view(tensor.shape))
+        else:
+            moved = tensor.clone(memory_format=torch.contiguous_format)
+            for part in moved.view(-1).split(SIGNS):
+                part.mul_(factors[: part.numel()])
         limits = torch.finfo(tensor.dtype)  # masks hold the type's least value
-        return torch.mul(tensor, factors[:size].view(tensor.shape)).clamp_(limits.min, limits.max)
+        return moved.clamp_(limits.min, limits.max)
+
+
+@lru_cache(maxsize=1)
+def _factors(unit: float, seed: int) -> torch.Tensor:
+    """(2 SIGNS,): 1 +- unit by random signs, twice the same, so that as many follow whatever place one begins at.
+
+    Drawing signs costs more than computing: they are drawn once, and every operation of every run reads them elsewhere.
+    """
+    signs = torch.randint(0, 2, (SIGNS,), generator=torch.Generator().manual_seed(seed)).double()
+    return signs.mul_(2 * unit).add_(1 - unit).repeat(2)
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
