@@ -12,6 +12,9 @@ from assay.schema import Cell
 WIDEST = 4
 """Roles that run at once, however many cores there are: each holds a model and its outputs."""
 
+DEPTH = 4
+"""Cells under way for each role that runs at once; what is lost when a session is interrupted."""
+
 Work = Generator[Request, Answer, Cell]
 """A cell being made: it yields what it wants run, is sent the answer or thrown the failure, and returns its record."""
 
@@ -25,7 +28,7 @@ class Schedule:
     """Runs cells on the servers, each one's roles in their order.
 
     Roles that need not be alone share the cores; when none of them is left, those that must be alone have their turn,
-    one after the other. Twice as many cells as roles at once are under way, so that an uneven pair leaves no core idle.
+    one after the other. Several cells for each core are under way, so that uneven ones leave no core idle.
     """
 
     def __init__(self, servers: Servers, width: int) -> None:
@@ -39,7 +42,7 @@ class Schedule:
         """The cells, as they are finished."""
         coming = iter(works)
         while True:
-            while self._under_way() < 2 * self._width and (work := next(coming, None)):
+            while self._under_way() < DEPTH * self._width and (work := next(coming, None)):
                 yield from self._go_on(work)
             if not self._under_way():
                 return

@@ -15,7 +15,7 @@ from assay import checkpoints, families
 from assay.challenge import Challenges
 from assay.evidence.case import Answer
 from assay.evidence.deviation import K
-from assay.evidence.reference import Reference
+from assay.evidence.reference import DRAWS, Reference
 from assay.schema import Precision
 
 
@@ -143,9 +143,30 @@ def test_a_tensor_that_nothing_uses_is_told_from_one_that_counts() -> None:
     _, inputs = next(challenges.shapes())
     exact = reference.outputs(inputs)["logits"]
     tensors = load_file(checkpoints.local("wav2vec2").path / "model.safetensors")
-    assert_equal = np.testing.assert_array_equal
-    assert_equal((reference.without(tensors["wav2vec2.masked_spec_embed"], inputs) or {})["logits"], exact)
-    changed = reference.without(tensors["lm_head.weight"], inputs)
-    assert changed is not None and not np.array_equal(changed["logits"], exact)
-    assert reference.without(np.full((3, 3), 0.123, np.float32), inputs) is None
-    assert_equal(reference.outputs(inputs)["logits"], exact)
+    assert not reference.uses(tensors["wav2vec2.masked_spec_embed"], inputs)
+    assert reference.uses(tensors["lm_head.weight"], inputs)
+    assert not reference.uses(np.full((3, 3), 0.123, np.float32), inputs)
+    np.testing.assert_array_equal(reference.outputs(inputs)["logits"], exact)
+
+
+@pytest.mark.parametrize("name", families.ORDER)
+def test_calls_of_one_shape_are_one_batch_and_each_gets_its_own_outputs(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, challenges = case(name)
+    calls = [challenges.timed(0), *(inputs for _, inputs in challenges.shapes()), challenges.timed(1)]
+    alone = [reference.outputs(inputs) for inputs in calls]
+    floors = [reference.noise([inputs], Precision.F32, seed=1)[0] for inputs in calls]
+    passes = []
+    monkeypatch.setattr(reference._module, "forward", lambda **inputs: passes.append(1) or forward(**inputs))
+    forward = type(reference._module).forward.__get__(reference._module)
+    together, noise = reference.all_outputs(calls), reference.noise(calls, Precision.F32, seed=1)
+    assert len(passes) < len(calls) * (1 + DRAWS)
+    for own, found, floor, spread in zip(alone, together, floors, noise, strict=True):
+        assert own.keys() == found.keys()
+        for output, array in own.items():
+            np.testing.assert_allclose(found[output], array, rtol=0, atol=1e-11 * np.abs(array).max())
+            assert spread[output].shape == floor[output].shape
+            floors_of = [float(np.linalg.norm(each[output] - array)) for each in (floor, spread)]
+            # A single similarity has four draws; their norm varies by a factor of three, that of many by a tenth.
+            assert 0.2 < floors_of[1] / floors_of[0] < 5

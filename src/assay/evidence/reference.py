@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ _EXACT = {
     "aten::maximum", "aten::minimum", "aten::max", "aten::lift_fresh", "aten::copy", "aten::triu", "aten::tril",
 }  # fmt: skip
 """Operations that move values without rounding."""
+_EMBEDDING = torch.ops.aten.embedding.default
 _FLOAT64 = {torch.float32: torch.float64}
 
 
@@ -99,11 +100,16 @@ class Reference:
         for parameter, values in matrices:
             parameter.data = values
         self._outputs = family.outputs
+        self._pairwise = family.pairwise
         self.extra: tuple[str, ...] = getattr(self._module, "extra", ())
 
     def outputs(self, inputs: Tensors) -> dict[str, np.ndarray]:
         """The judged outputs, float64 arrays on the host."""
         return self._run(inputs, TrueFloat64(), _Exact())
+
+    def all_outputs(self, calls: Sequence[Tensors]) -> list[dict[str, np.ndarray]]:
+        """The outputs of every call; equal to `outputs` but for the order in which sums are taken."""
+        return self._run_all(calls, TrueFloat64(), _Exact())
 
     def _run(self, inputs: Tensors, mode: TrueFloat64, arithmetic: _Exact) -> dict[str, np.ndarray]:
         tensors = {name: torch.from_numpy(_widened(array)) for name, array in inputs.items()}
@@ -114,6 +120,19 @@ class Reference:
             found = self._module(**tensors)
         return {name: found[name].numpy() for name in self._outputs}
 
+    def _run_all(self, calls: Sequence[Tensors], mode: TrueFloat64, arithmetic: _Exact) -> list[dict[str, np.ndarray]]:
+        """Calls of equal shapes are one batch: what a pass costs beside its arithmetic is then paid once."""
+        found: dict[int, dict[str, np.ndarray]] = {}
+        for alike in _alike(calls):
+            batch = {name: np.concatenate([calls[index][name] for index in alike]) for name in calls[alike[0]]}
+            outputs = self._run(batch, mode, arithmetic)
+            for place, index in enumerate(alike):
+                found[index] = {
+                    name: _part(array, place, len(alike), pairwise=name in self._pairwise)
+                    for name, array in outputs.items()
+                }
+        return [found[index] for index in range(len(calls))]
+
     def noise(
         self, inputs: Sequence[Tensors], precision: Precision, seed: int, draws: int = DRAWS
     ) -> list[dict[str, np.ndarray]]:
@@ -122,30 +141,47 @@ class Reference:
         factors = _factors(UNIT_ROUND_OFF[precision], seed)
         for draw in range(draws):
             rounding = _Rounding(factors, random.Random(seed + draw))  # noqa: S311 (to be drawn again)
-            runs.append([self._run(each, TrueFloat64(coarse=True), rounding) for each in inputs])
+            runs.append(self._run_all(inputs, TrueFloat64(coarse=True), rounding))
         return [
             {name: np.stack([run[index][name] for run in runs]) for name in self._outputs}
             for index in range(len(inputs))
         ]
 
-    def without(self, array: np.ndarray, inputs: Tensors) -> dict[str, np.ndarray] | None:
-        """The outputs with other numbers in every tensor that holds these; None where the model holds no such tensor.
+    def uses(self, array: np.ndarray, inputs: Tensors) -> bool:
+        """Whether the outputs change with other numbers in every tensor that holds these; not if none does.
 
         Tensors are found by their content: names change between a checkpoint and the model that loads it.
         """
         state = self._module.state_dict()
         holders = [tensor for tensor in state.values() if np.array_equal(tensor.numpy(), array)]
         if not holders:
-            return None
+            return False
+        before = self.outputs(inputs)
         originals = [tensor.clone() for tensor in holders]
         try:
             for tensor in holders:
                 other = torch.rand(tensor.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
                 tensor.copy_((1 + other).to(tensor.dtype))
-            return self.outputs(inputs)
+            after = self.outputs(inputs)
+            return not all(np.array_equal(after[name], before[name]) for name in before)
         finally:
             for tensor, original in zip(holders, originals, strict=True):
                 tensor.copy_(original)
+
+
+def _alike(calls: Sequence[Tensors]) -> list[list[int]]:
+    """Which calls have inputs of the same names and shapes."""
+    groups: dict[Any, list[int]] = {}
+    for index, inputs in enumerate(calls):
+        groups.setdefault(tuple((name, array.shape) for name, array in inputs.items()), []).append(index)
+    return list(groups.values())
+
+
+def _part(array: np.ndarray, place: int, parts: int, *, pairwise: bool) -> np.ndarray:
+    """The rows of one of the calls that make up a batch, and its columns where an output has one for every item."""
+    for axis in range(1 + pairwise):
+        array = np.split(array, parts, axis)[place]
+    return array
 
 
 def _widened(array: np.ndarray) -> np.ndarray:
@@ -177,7 +213,7 @@ class _Exact(TorchDispatchMode):
         return result
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten.embedding.default and isinstance(args[0], torch.nn.Parameter):
+        if func is _EMBEDDING and isinstance(args[0], torch.nn.Parameter):
             return self.parameter(func(*args, **(kwargs or {})))  # the rows that were looked up, not the whole table
         args, kwargs = tuple(map(self._widened, args)), kwargs or {}  # operators take tensors by position
         return self.result(func, args, func(*args, **kwargs))
@@ -220,7 +256,7 @@ class _Rounding(_Exact):
         """Moved, where the operation rounds and had inexact values to round."""
         if not any(each in self._inexact for each in _tensors(arguments)):
             return result
-        if not (func.is_view or func._schema.is_mutable or func._schema.name in _EXACT):
+        if _rounds(func):
             result = self.nudged(result) if isinstance(result, torch.Tensor) else tuple(map(self.nudged, result))
         for each in _tensors((result,)):
             if each.is_floating_point():
@@ -240,6 +276,11 @@ class _Rounding(_Exact):
                 part.mul_(factors[: part.numel()])
         limits = torch.finfo(tensor.dtype)  # masks hold the type's least value
         return moved.clamp_(limits.min, limits.max)
+
+
+@cache
+def _rounds(func: Any) -> bool:
+    return not (func.is_view or func._schema.is_mutable or func._schema.name in _EXACT)
 
 
 @lru_cache(maxsize=1)

@@ -49,6 +49,8 @@ class Family(ABC):
             patterns (`*ForCausalLM`); the row's own first.
         modules: modelling modules that the role servers import ahead.
         outputs: names of the judged outputs.
+        pairwise: those of them that have a row for each item and a column for each item of another input
+            (similarities of images and captions).
         dynamic: for each input, which axes vary, by name: `{"input_ids": {0: "batch", 1: "length"}}`; of these an
             architecture gets the ones that it takes.
         sample: the shape that an export is traced with; no challenge has the same batch or length.
@@ -66,6 +68,7 @@ class Family(ABC):
     architectures: ClassVar[tuple[str, ...]]
     modules: ClassVar[tuple[str, ...]]
     outputs: ClassVar[tuple[str, ...]]
+    pairwise: ClassVar[tuple[str, ...]] = ()
     dynamic: ClassVar[Mapping[str, Mapping[int, str]]]
     sample: ClassVar[Workload]
     measured: ClassVar[Workload]

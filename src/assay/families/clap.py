@@ -45,6 +45,7 @@ class Clap(Family):
     architectures = ("ClapModel",)
     modules = ("transformers.models.clap.modeling_clap",)
     outputs = ("text_embeds", "audio_embeds", "logits_per_audio")
+    pairwise = ("logits_per_audio",)
     dynamic = {
         "input_ids": {0: "captions", 1: "length"},
         "attention_mask": {0: "captions", 1: "length"},

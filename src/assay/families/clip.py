@@ -49,6 +49,7 @@ class Clip(Family):
     architectures = ("CLIPModel", "SiglipModel")
     modules = ("transformers.models.clip.modeling_clip",)
     outputs = ("text_embeds", "image_embeds", "logits_per_image")
+    pairwise = ("logits_per_image",)
     dynamic = {
         "input_ids": {0: "captions", 1: "length"},
         "attention_mask": {0: "captions", 1: "length"},

@@ -29,6 +29,7 @@ class XClip(Family):
     architectures = ("XCLIPModel",)
     modules = ("transformers.models.x_clip.modeling_x_clip",)
     outputs = ("text_embeds", "video_embeds", "logits_per_video")
+    pairwise = ("text_embeds", "logits_per_video")
     dynamic = {
         "input_ids": {0: "captions", 1: "length"},
         "attention_mask": {0: "captions", 1: "length"},
