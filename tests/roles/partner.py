@@ -1,0 +1,28 @@
+"""A role for tests, known to any server that has imported this: it waits for another one, or ends their server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROLE = "partner"
+sys.modules[f"assay.roles.{ROLE}"] = sys.modules[__name__]
+PATIENCE = 20.0
+
+
+def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Tell that this role has begun, and answer when the other one has, too."""
+    (folder / "begun").touch()
+    deadline = time.monotonic() + PATIENCE
+    while not (Path(request["other"]) / "begun").exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{request['other']} did not begin")
+        time.sleep(0.01)
+    if request["ends_server"]:
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(PATIENCE)
+    return {"met": request["other"]}
