@@ -1,4 +1,4 @@
-"""A role for tests, known to any server that has imported this: it waits for another one, or ends their server."""
+"""A role for tests, known to any server that has imported this: it waits for another one, and may end their server then."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{request['other']} did not begin")
         time.sleep(0.01)
-    if request["ends_server"]:
+    if request["then"] == "kill the server":
         os.kill(os.getppid(), signal.SIGKILL)
+    if request["then"] != "answer":
         time.sleep(PATIENCE)
     return {"met": request["other"]}

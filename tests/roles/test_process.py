@@ -22,18 +22,14 @@ def servers() -> Iterator[Servers]:
         yield servers
 
 
-def meeting(servers: Servers, folder: Path, *, ends_server: bool = False) -> list[Call]:
-    """Two roles that wait for each other; the first may end their server then."""
+def meeting(servers: Servers, folder: Path, *then: str) -> list[Call]:
+    """Two roles that wait for each other, and what each does then: it answers, waits or kills the server."""
     names = ("left", "right")
-    return [
-        servers.call(
-            Request(
-                ROLE, PRELOAD, {"other": str(folder / other), "ends_server": ends_server and own == "left"},
-                folder / own, alone=False,
-            )
-        )
-        for own, other in zip(names, reversed(names), strict=True)
-    ]  # fmt: skip
+    calls = []
+    for own, other, action in zip(names, reversed(names), then or ("answer", "answer"), strict=True):
+        content = {"other": str(folder / other), "then": action}
+        calls.append(servers.call(Request(ROLE, PRELOAD, content, folder / own, alone=False)))
+    return calls
 
 
 @linux
@@ -47,17 +43,25 @@ def test_a_server_runs_several_roles_at_once_and_tells_their_answers_apart(serve
 def test_a_server_that_ends_fails_all_that_it_runs_and_the_next_call_has_a_new_one(
     servers: Servers, tmp_path: Path
 ) -> None:
-    for call in meeting(servers, tmp_path / "first", ends_server=True):
+    for call in meeting(servers, tmp_path / "first", "wait", "kill the server"):
         with pytest.raises(RoleFailed, match="the server ended with code -9"):
             call.finish()
     assert [call.finish().response for call in meeting(servers, tmp_path / "second")]
 
 
 @linux
+def test_servers_that_have_ended_are_no_error_at_the_end(tmp_path: Path) -> None:
+    with Servers(limit=10) as servers:
+        for call in meeting(servers, tmp_path, "wait", "kill the server"):
+            with pytest.raises(RoleFailed):
+                call.finish()
+
+
+@linux
 def test_a_role_that_takes_too_long_is_killed_alone(servers: Servers, tmp_path: Path) -> None:
     servers.limit = 0.5
     alone = servers.call(
-        Request(ROLE, PRELOAD, {"other": str(tmp_path / "nobody"), "ends_server": False}, tmp_path / "alone", False)
+        Request(ROLE, PRELOAD, {"other": str(tmp_path / "nobody"), "then": "answer"}, tmp_path / "alone", False)
     )
     with pytest.raises(RoleFailed, match="hung: no end of this phase"):
         alone.finish()

@@ -106,7 +106,8 @@ class Servers:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         for server in self._running.values():
-            server.stop()
+            if not server.gone:
+                server.stop()
 
 
 class ServerGone(Exception):
