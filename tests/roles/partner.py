@@ -1,4 +1,4 @@
-"""A role for tests, known to any server that has imported this: it waits for another one, and may end their server then."""
+"""A role for tests, known to any server that has imported this: it waits for another one, and may end their server."""
 
 from __future__ import annotations
 
