@@ -66,7 +66,19 @@ def test_help_imports_nothing_heavy(run: Run, arguments: tuple[str, ...]) -> Non
 
 def test_help_has_examples_and_exit_codes(run: Run) -> None:
     text = run("--help").stdout
-    for word in ("run", "merge", "expect", "show", "doctor", "cache", "schema", "examples:", "exit codes:", "130"):
+    for word in (
+        "run",
+        "merge",
+        "expect",
+        "show",
+        "explain",
+        "doctor",
+        "cache",
+        "schema",
+        "examples:",
+        "exit codes:",
+        "130",
+    ):
         assert word in text
 
 
@@ -83,7 +95,7 @@ def test_no_command_imports_a_runtime_to_answer(run: Run, sessions: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), "which command? one of run, merge, expect, show, doctor, cache, schema"),
+        ((), "which command? one of run, merge, expect, show, explain, doctor, cache, schema"),
         (("rum",), "unknown command 'rum'; did you mean run?"),
         (("run",), "which backend? --backend takes one of cpu, cuda, openvino, onnxruntime"),
         (("run", "--bakend", "cpu"), "unknown option '--bakend'; did you mean --backend?"),

@@ -107,6 +107,7 @@ def _parser() -> tuple[Parser, dict[str, Command]]:
         "  assay merge                                      reports/sessions into one matrix\n"
         "  assay expect --output expected.json              what failed is known: run --expect expected.json\n"
         "  assay show --json                                the matrix, for a program\n"
+        "  assay explain t5 openvino                        how that status was concluded\n"
         "  assay cache prune --to 5G                        keep what was used last\n\n" + EXIT_CODES,
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"assay {__version__}")
@@ -160,6 +161,13 @@ def _parser() -> tuple[Parser, dict[str, Command]]:
                       help="default: reports/matrix.json")  # fmt: skip
     show.option("--json", action="store_true", help="print it as JSON")
 
+    explain = command("explain", _explain, "say how a cell's status follows from what was measured")
+    explain.add_argument("family", metavar="FAMILY", help="the row, such as bert")
+    explain.add_argument("backend", metavar="BACKEND", help="the column, such as openvino")
+    explain.option("--matrix", metavar="FILE", type=Path, default=REPORTS / "matrix.json",
+                   help="default: reports/matrix.json")  # fmt: skip
+    explain.option("--json", action="store_true", help="print the cells as JSON")
+
     doctor = command("doctor", _doctor, "say which backends can run here, and why not")
     doctor.option("--json", action="store_true", help="print it as JSON")
 
@@ -171,7 +179,8 @@ def _parser() -> tuple[Parser, dict[str, Command]]:
     schema = command("schema", _schema, "print the JSON Schema of a report")
     schema.add_argument("record", nargs="?", default="session", help="session (default), matrix or expected")
     return parser, {
-        "run": run, "merge": merge, "expect": expect, "show": show, "doctor": doctor, "cache": cache, "schema": schema,
+        "run": run, "merge": merge, "expect": expect, "show": show, "explain": explain, "doctor": doctor,
+        "cache": cache, "schema": schema,
     }  # fmt: skip
 
 
@@ -297,6 +306,18 @@ def _show(arguments: argparse.Namespace) -> int:
     from assay.merge import read_matrix
 
     _print(read_matrix(arguments.matrix), as_json=arguments.json)
+    return OK
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from assay.merge import read_matrix
+    from assay.report import explain
+
+    cells = explain.find(read_matrix(arguments.matrix), arguments.family, arguments.backend)
+    if arguments.json:
+        print(json.dumps([cell.model_dump(mode="json") for cell in cells], indent=1))
+    else:
+        explain.print_cells(cells)
     return OK
 
 

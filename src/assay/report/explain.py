@@ -1,0 +1,141 @@
+"""One cell in words: every number that was looked at, its bound, and how the status follows from them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from typing import TextIO
+
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from assay.errors import UsageError, unknown
+from assay.evidence import LAYERS
+from assay.report import grid, units
+from assay.report.terminal import status_text
+from assay.schema import OWN, Check, Evidence, Matrix, MatrixCell, Status, Verdict
+from assay.status import PRECEDENCE, REQUIRED
+
+_MARKS = {Verdict.PASSED: ("✔", "green"), Verdict.FAILED: ("✘", "red"), Verdict.NOT_JUDGED: ("?", "cyan")}
+_LOG_LINES = 12
+
+
+def find(matrix: Matrix, family: str, backend: str) -> list[MatrixCell]:
+    """The cells of a row and a column: those that were run, if any; several where checkpoints or machines differ.
+
+    Raises:
+        UsageError: the matrix has no such row or column.
+    """
+    for kind, name, known in (
+        ("family", family, {cell.family for cell in matrix.cells}),
+        ("backend", backend, {cell.backend for cell in matrix.cells}),
+    ):
+        if name not in known:
+            raise unknown(kind, name, known)
+    found = [cell for cell in matrix.cells if (cell.family, cell.backend) == (family, backend)]
+    if not found:
+        raise UsageError(f"the matrix has no cell of {family} on {backend}")
+    return [cell for cell in found if cell.session] or found
+
+
+def print_cells(cells: Sequence[MatrixCell], file: TextIO | None = None, *, width: int | None = None) -> None:
+    """Write each cell's chain of evidence, from the raw numbers to the status.
+
+    Args:
+        file: standard output by default. Colour is left out where it is no terminal, or NO_COLOR is set.
+        width: that of the terminal by default.
+    """
+    console = Console(file=file, width=width, highlight=False, emoji=False, markup=False)
+    for number, cell in enumerate(cells):
+        if number:
+            console.print()
+        for part in _parts(cell):
+            console.print(part)
+
+
+def again(cell: MatrixCell) -> str:
+    """The command that runs a cell once more, with inputs drawn anew."""
+    words = ["nox", "-s", cell.backend, "--"]
+    checkpoint = cell.checkpoint
+    if cell.size == OWN and checkpoint:
+        source = checkpoint.name + (f"@{checkpoint.revision}" if checkpoint.revision else "")
+        words += ["--model", f"{cell.family}={source}"]
+    else:
+        words += ["--family", cell.family]
+        words += [] if cell.size == "tiny" else ["--size", cell.size]
+    return shlex.join(map(units.plain, words))
+
+
+def _parts(cell: MatrixCell) -> Iterator[RenderableType]:
+    title = grid.about(cell.family)[0]
+    yield Text.assemble((f"{title} on {units.plain(cell.backend)}: ", "bold"), status_text(cell.status))
+    yield from _lines(_what(cell), style="dim")
+    if cell.failure:
+        yield from _failure(cell)
+    if cell.unavailable:
+        yield from _lines([f"Looked for: {what}" for what in cell.unavailable.looked_for])
+    for evidence in cell.evidence:
+        yield Text()
+        yield from _layer(evidence)
+    yield Text()
+    yield Text(f"{_conclusion(cell)} (docs/judgement.md has the rules.)")
+    yield Text(f"Once more, with inputs drawn anew: {again(cell)}")
+
+
+def _what(cell: MatrixCell) -> Iterator[str]:
+    parts = [cell.size, str(cell.precision), cell.device or ""]
+    yield ", ".join(filter(None, parts))
+    if cell.checkpoint:
+        yield f"checkpoint {units.name(cell.checkpoint)}, sha256 {cell.checkpoint.sha256}"
+    for name, seed in cell.seeds.items():
+        yield f"{name} seed {seed}, drawn after the model was built"
+    if cell.session:
+        software = cell.session.environment
+        packages = ", ".join(f"{name} {version}" for name, version in sorted(software.packages.items()))
+        yield f"session {cell.session.id} on {cell.session.machine.name}: {packages}"
+    yield from cell.notes
+
+
+def _failure(cell: MatrixCell) -> Iterator[RenderableType]:
+    assert cell.failure
+    yield Text()
+    yield Text(f"The {units.plain(cell.failure.role)} ended in its phase {units.plain(cell.failure.phase)!r}:")
+    yield from _lines([cell.failure.reason])
+    if lines := cell.failure.log.splitlines()[-_LOG_LINES:]:
+        yield Text("The end of its log:")
+        yield from _lines(lines, style="dim")
+
+
+def _layer(evidence: Evidence) -> Iterator[RenderableType]:
+    mark, style = _MARKS[evidence.verdict]
+    needed = "" if evidence.layer in REQUIRED else "; REAL does not need it, as long as it has not failed"
+    verdict = str(evidence.verdict).replace("_", " ")
+    yield Text.assemble((f"{mark} {evidence.layer}", f"bold {style}"), f" {verdict}{needed}")
+    if evidence.not_judged:
+        yield from _lines([evidence.not_judged])
+    for check in evidence.checks:
+        yield Padding(_check(evidence, check), (0, 0, 0, 2))
+
+
+def _check(evidence: Evidence, check: Check) -> Text:
+    mark, style = _MARKS[check.verdict]
+    numbers = ""
+    if check.value is not None and check.bound is not None:
+        numbers = f" {units.number(check.value)}, {check.sense.replace('_', ' ')} {units.number(check.bound)}"
+    line = Text.assemble((mark, style), f" {units.plain(check.name)}{numbers}: {units.plain(check.text)}")
+    if check.verdict is Verdict.FAILED:
+        line.append(f" → {LAYERS[evidence.layer].get(check.name, Status.UNPROVEN)}", style=style)
+    return line
+
+
+def _conclusion(cell: MatrixCell) -> str:
+    reason = units.plain(cell.reason).rstrip(".")
+    if cell.status in PRECEDENCE and any(evidence.verdict is Verdict.FAILED for evidence in cell.evidence):
+        return f"{cell.status}: of what failed, the gravest decides ({', '.join(PRECEDENCE)})."
+    return f"{cell.status}: {reason}."
+
+
+def _lines(lines: Iterator[str] | Sequence[str], style: str = "") -> Iterator[RenderableType]:
+    for line in lines:
+        yield Padding(Text(units.plain(line), style=style), (0, 0, 0, 2))
