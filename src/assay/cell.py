@@ -95,14 +95,15 @@ class CellRun:
     def _measure_and_judge(self) -> Steps[None]:
         built = yield from self._build()
         # Drawn after the artifact is built, so that nothing in it can know the inputs.
-        seed = draw_seed()
+        seed = self._plan.seed or draw_seed()
         self._record["seeds"] = {"challenge": seed}
         run = yield from self._run(built, "checkpoint", seed, "run", measure=True)
         preprocessed = yield from self._preprocess(built, seed)
         yield from self._run(built, "twin", seed, "twin", measure=False)
         judged = yield from self._judge(built, seed, run)
         self._record["evidence"] = tuple(Evidence.model_validate(each) for each in judged["evidence"])
-        self._record["notes"] = (*judged["notes"], *preprocessed["notes"])
+        known = ["replayed: the inputs were known beforehand"] if self._plan.seed else []
+        self._record["notes"] = (*judged["notes"], *preprocessed["notes"], *known)
         self._record["samples"] = {"latency": tuple(run.response["samples"])}
         if preprocessed["samples"]:
             self._record["samples"]["preprocessing_time"] = tuple(preprocessed["samples"])

@@ -7,36 +7,20 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from assay import __version__
+from assay.arguments import make_parser
 from assay.errors import UsageError, unknown
 
 if TYPE_CHECKING:
-    from assay.schema import Matrix
+    from assay.plan import Plan
+    from assay.schema import Cell, Matrix
 
-REPORTS = Path("reports")
+REPLAYS = "replays"
+"""Where reports of replays go, beside `sessions`: inputs that were known before prove less, and no merge reads them."""
 OK, BAD, USAGE, INTERRUPTED = 0, 1, 2, 130
-
-EXIT_CODES = """\
-exit codes:
-  0    run: every cell is REAL or UNAVAILABLE; merge: every file was read; else: done
-  1    run: some cell is anything else (--require-real: or UNAVAILABLE);
-       merge: some file could not be read, the others are merged;
-       both with --expect: some cell is not as expected, in a line each
-  2    a mistake in what was asked for, in one line
-  130  interrupted; what was finished is kept
-"""
-
-
-class Parser(argparse.ArgumentParser):
-    """Raises a UsageError instead of printing the usage and exiting."""
-
-    def error(self, message: str) -> NoReturn:
-        """One line, and where to look."""
-        raise UsageError(f"{message}; see `{self.prog} --help`")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(argv: list[str]) -> int:
-    parser, commands = _parser()
+    parser, commands = make_parser()
     if not argv:
         raise UsageError(f"which command? one of {', '.join(commands)}; see `assay --help`")
     if not argv[0].startswith("-") and argv[0] not in commands:
@@ -76,115 +60,11 @@ def _dispatch(argv: list[str]) -> int:
         if rest[0].startswith("-"):
             raise unknown("option", rest[0].partition("=")[0], command.options)
         raise UsageError(f"unexpected argument {rest[0]!r}; see `{command.prog} --help`")
-    call: Callable[[argparse.Namespace], int] = arguments.call
-    return call(arguments)
+    return COMMANDS[arguments.command](arguments)
 
 
-class Command(Parser):
-    """A command's parser; it remembers its options, so that a misspelt one can be answered."""
-
-    options: tuple[str, ...] = ("--help",)
-
-    def option(self, *names: str, **settings: object) -> None:
-        """Add an option."""
-        self.add_argument(*names, **settings)  # type: ignore[arg-type]
-        self.options += names
-
-
-def _parser() -> tuple[Parser, dict[str, Command]]:
-    parser = Parser(
-        prog="assay", allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Does this model really run on this backend, and how well?\n\n"
-        "Runs model families on inference backends, collects evidence of what was computed, from which\n"
-        "weights, where and when, and merges the reports of all backends into one status matrix.",
-        epilog="examples:\n"
-        "  assay doctor                                     which backends can run here\n"
-        "  assay run --backend openvino                     all families, local test models\n"
-        "  assay run --backend cpu --family bert,t5         two of them\n"
-        "  assay run --backend cpu ./my-bert                a checkpoint of your own, in the row that it fits\n"
-        "  assay run --backend cpu --model llama=org/name   one of the hub, in the row that you name\n"
-        "  assay run --backend cpu --only-failed            again what was not REAL\n"
-        "  assay merge                                      reports/sessions into one matrix\n"
-        "  assay expect --output expected.json              what failed is known: run --expect expected.json\n"
-        "  assay show --json                                the matrix, for a program\n"
-        "  assay explain t5 openvino                        how that status was concluded\n"
-        "  assay cache prune --to 5G                        keep what was used last\n\n" + EXIT_CODES,
-    )  # fmt: skip
-    parser.add_argument("--version", action="version", version=f"assay {__version__}")
-    group = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=Command)
-
-    def command(name: str, call: Callable[[argparse.Namespace], int], text: str, epilog: str = "") -> Command:
-        added: Command = group.add_parser(
-            name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=epilog, allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
-        added.set_defaults(call=call)
-        return added
-
-    run = command("run", _run, "run families on one backend and write a session report", EXIT_CODES)
-    run.option("--backend", metavar="NAME", help="the column: cpu, cuda, openvino, onnxruntime or a plugin's")
-    run.option("--family", metavar="ID", action="append", default=[],
-               help="a row, or several with commas; repeatable; all by default")  # fmt: skip
-    run.add_argument("sources", metavar="SOURCE", nargs="*",
-                     help="a checkpoint (safetensors) of your own: a folder, or org/name[@revision] of the hub; it "
-                     "finds its row by its architecture")  # fmt: skip
-    run.option("--model", metavar="FAMILY=SOURCE", action="append", default=[],
-               help="a checkpoint of your own instead of that row's test model; repeatable")  # fmt: skip
-    run.option("--size", default="tiny", help="of the test models (default: tiny)")
-    run.option("--precision", default="f32", help="what the backend is told to compute in (default: f32)")
-    run.option("--device", metavar="KIND[:N]", help="cuda:1, say (default: the backend's first)")
-    run.option("--reports", metavar="DIR", type=Path, default=REPORTS, help="where sessions/ is (default: reports)")
-    run.option("--timeout", metavar="SECONDS", type=float, default=600.0,
-               help="for each phase of each role, then it is killed (default: 600)")  # fmt: skip
-    run.option("--resume", action="store_true", help="go on with the newest report of the same plan")
-    run.option("--only-failed", action="store_true",
-               help="as --resume, and run again what is neither REAL nor UNAVAILABLE there")  # fmt: skip
-    run.option("--expect", metavar="FILE", type=Path, help="known failures, which are no reason to exit 1")
-    run.option("--require-real", action="store_true", help="exit 1 for UNAVAILABLE cells too")
-    run.option("--json", action="store_true", help="print the session report, and no progress")
-
-    merge = command("merge", _merge, "merge session reports into matrix.json and STATUS.md, and print the matrix",
-                    EXIT_CODES)  # fmt: skip
-    merge.add_argument("paths", metavar="PATH", type=Path, nargs="*", default=[REPORTS / "sessions"],
-                       help="reports, and folders of them (default: reports/sessions)")  # fmt: skip
-    merge.option("--output", metavar="DIR", type=Path, default=REPORTS, help="where to write (default: reports)")
-    merge.option("--expect", metavar="FILE", type=Path, help="exit 1 if some cell is neither REAL nor a known failure")
-    merge.option("--json", action="store_true", help="print the matrix as JSON")
-
-    expect = command("expect", _expect, "list the cells that are not REAL, for --expect")
-    expect.add_argument("paths", metavar="PATH", type=Path, nargs="*", default=[REPORTS / "sessions"],
-                        help="a matrix, or reports and folders of them (default: reports/sessions)")  # fmt: skip
-    expect.option("--output", metavar="FILE", type=Path, help="where to write (default: standard output)")
-
-    show = command("show", _show, "print a merged matrix, its statuses concluded anew from its evidence")
-    show.add_argument("matrix", metavar="MATRIX", type=Path, nargs="?", default=REPORTS / "matrix.json",
-                      help="default: reports/matrix.json")  # fmt: skip
-    show.option("--json", action="store_true", help="print it as JSON")
-
-    explain = command("explain", _explain, "say how a cell's status follows from what was measured")
-    explain.add_argument("family", metavar="FAMILY", help="the row, such as bert")
-    explain.add_argument("backend", metavar="BACKEND", help="the column, such as openvino")
-    explain.option("--matrix", metavar="FILE", type=Path, default=REPORTS / "matrix.json",
-                   help="default: reports/matrix.json")  # fmt: skip
-    explain.option("--json", action="store_true", help="print the cells as JSON")
-
-    doctor = command("doctor", _doctor, "say which backends can run here, and why not")
-    doctor.option("--json", action="store_true", help="print it as JSON")
-
-    cache = command("cache", _cache, "list, prune or clear what is kept of test models and exports")
-    cache.add_argument("action", metavar="ACTION", nargs="?", default="list", help="list (default), prune or clear")
-    cache.option("--to", metavar="SIZE", help="with prune: what may be kept, such as 500M or 20G (default: the cap)")
-    cache.option("--json", action="store_true", help="print it as JSON")
-
-    schema = command("schema", _schema, "print the JSON Schema of a report")
-    schema.add_argument("record", nargs="?", default="session", help="session (default), matrix or expected")
-    return parser, {
-        "run": run, "merge": merge, "expect": expect, "show": show, "explain": explain, "doctor": doctor,
-        "cache": cache, "schema": schema,
-    }  # fmt: skip
-
-
-def _run(arguments: argparse.Namespace) -> int:
+def _planned(arguments: argparse.Namespace) -> tuple[Plan, Cell | None]:
+    """What to run, and the recorded cell if it is a replay."""
     if arguments.backend is None:
         from assay import backends
 
@@ -193,28 +73,44 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.family and not families:
         raise UsageError("--family names no family")
     models = _models(arguments.model)
+    from assay import replay
     from assay.plan import make_plan
 
+    wanted = {"families": families, "models": models, "size": arguments.size, "precision": arguments.precision}
+    before = None
+    if arguments.replay:
+        named = {*families, *models}
+        if len(named) != 1 or arguments.sources:
+            raise UsageError("--replay takes one cell: name it by one --family")
+        if arguments.resume or arguments.only_failed or arguments.expect:
+            raise UsageError("--replay runs what it names: --resume, --only-failed and --expect do not go with it")
+        before = replay.recorded(arguments.replay, named.pop(), arguments.backend)
+        wanted |= replay.asked(before, models)
     plan = make_plan(
-        backend=arguments.backend, families=families, models=models, found=arguments.sources, size=arguments.size,
-        precision=arguments.precision, timeout=arguments.timeout, device=arguments.device,
-    )  # fmt: skip
+        backend=arguments.backend, found=arguments.sources, timeout=arguments.timeout, device=arguments.device, **wanted
+    )
+    return (replay.seeded(plan, before), before) if before else (plan, None)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    plan, before = _planned(arguments)
     from assay import cache, expect, progress
     from assay.schema import Status
     from assay.session import run_session
 
     known = expect.read(arguments.expect) if arguments.expect else ()
-    _writable(arguments.reports / "sessions")
+    reports = arguments.reports / REPLAYS if before else arguments.reports
+    _writable(reports / "sessions")
     keep = {Status.REAL, Status.UNAVAILABLE} if arguments.only_failed else set(Status) if arguments.resume else None
     cap, started = cache.cap(), time.time()
     shown = progress.choose(quiet=arguments.json)
     try:
         with cache.held():
-            report = run_session(plan, arguments.reports, progress=shown, keep=keep)
+            report = run_session(plan, reports, progress=shown, keep=keep)
     except KeyboardInterrupt:
         shown.finished()
         again = "--only-failed" if arguments.only_failed else "--resume"
-        kept = f"finished cells are kept in {arguments.reports / 'sessions'}, {again} goes on from there"
+        kept = f"finished cells are kept in {reports / 'sessions'}, {again} goes on from there"
         print(f"assay: interrupted; {kept}", file=sys.stderr)
         return INTERRUPTED
     except BaseException:
@@ -223,13 +119,24 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(report.model_dump_json(indent=1))
     else:
-        print(arguments.reports / "sessions" / f"{report.backend}-{report.id}.json", file=sys.stderr)
+        print(reports / "sessions" / f"{report.backend}-{report.id}.json", file=sys.stderr)
     for line in cache.enforce(cap, started):
         print(f"assay: {line}", file=sys.stderr)
+    if before:
+        return _compare(before, report.cells[0])
     surprises = expect.surprises(report.cells, known, require_real=arguments.require_real)
     if arguments.expect:
         _complain(surprises)
     return BAD if surprises else OK
+
+
+def _compare(before: Cell, after: Cell) -> int:
+    from assay.replay import differences
+
+    lines = differences(before, after)
+    for line in lines or ["every verdict is the same"]:
+        print(f"assay: replayed: {line}", file=sys.stderr)
+    return BAD if lines else OK
 
 
 def _complain(surprises: Sequence[str]) -> None:
@@ -376,3 +283,9 @@ def _schema(arguments: argparse.Namespace) -> int:
         raise unknown("record", arguments.record, records)
     print(json.dumps(records[arguments.record].model_json_schema(mode="serialization"), indent=1))
     return OK
+
+
+COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "run": _run, "merge": _merge, "expect": _expect, "show": _show, "explain": _explain, "doctor": _doctor,
+    "cache": _cache, "schema": _schema,
+}  # fmt: skip

@@ -25,6 +25,7 @@ class Plan:
         models: the user's checkpoints by family; the other families use a local test model.
         timeout: seconds that one phase of a role may take.
         device: which of the backend's devices, `cuda:1`; None for the first.
+        seed: of an earlier run whose inputs are wanted again; None to draw one when the model is built.
     """
 
     backend: Backend
@@ -34,6 +35,7 @@ class Plan:
     precision: Precision
     timeout: float
     device: str | None = None
+    seed: str | None = None
 
     def size_of(self, family: str) -> str:
         """The cell's size: `own` where the user brought a checkpoint."""

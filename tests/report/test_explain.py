@@ -45,8 +45,9 @@ def test_a_real_cell_shows_every_number_with_its_bound() -> None:
     for part in (make.checkpoint("bert-tiny").sha256, "seed 0123abcd", "session s1 on box", "torch 2.13.0+cpu",
                  "no tokenizer; all inputs are synthetic"):  # fmt: skip
         assert part in text
-    assert lines[-2].startswith("REAL: agreement, weights, placement and timing passed.")
-    assert lines[-1].endswith(": nox -s cpu -- --family bert")
+    assert lines[-3].startswith("REAL: agreement, weights, placement and timing passed.")
+    assert lines[-2].endswith(" anew: nox -s cpu -- --family bert")
+    assert lines[-1].endswith(" inputs: nox -s cpu -- --family bert --replay reports/sessions/cpu-s1.json")
 
 
 def test_a_failed_check_says_what_follows_and_the_gravest_decides() -> None:

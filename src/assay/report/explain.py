@@ -81,6 +81,9 @@ def _parts(cell: MatrixCell) -> Iterator[RenderableType]:
     yield Text()
     yield Text(f"{_conclusion(cell)} (docs/judgement.md has the rules.)")
     yield Text(f"Once more, with inputs drawn anew: {again(cell)}")
+    if "challenge" in cell.seeds and cell.session:
+        report = units.plain(f"reports/sessions/{cell.backend}-{cell.session.id}.json")
+        yield Text(f"Once more, with the same inputs: {again(cell)} --replay {shlex.quote(report)}")
 
 
 def _what(cell: MatrixCell) -> Iterator[str]:
