@@ -69,6 +69,7 @@ def test_a_replay_has_the_same_inputs_and_the_same_verdicts_without_a_cache_and_
         (make.cell(backend="openvino", seeds={"challenge": SEED}), ("--family", "bert"),
          "is a report of openvino, not of cpu"),
         (make.cell(seeds={"challenge": SEED}), ("--family", "bert,t5"), "--replay takes one cell"),
+        (make.cell(seeds={"challenge": "seven"}), ("--family", "bert"), "is not 32 hexadecimal digits"),
         (make.cell(seeds={"challenge": SEED}), (), "--replay takes one cell"),
         (make.cell(seeds={"challenge": SEED}), ("--family", "bert", "--resume"), "--resume, --only-failed"),
         (make.cell(size="own", checkpoint=make.checkpoint("mine", "path"), seeds={"challenge": SEED}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,8 @@ def recorded(path: Path, family: str, backend: str) -> Cell:
         raise UsageError(f"{path}: holds no cell of {family}; it has {held or 'none'}")
     if "challenge" not in found.seeds:
         raise UsageError(f"{path}: {family} was {found.status} before its inputs were drawn: nothing to replay")
+    if not re.fullmatch(r"[0-9a-f]{32}", found.seeds["challenge"]):
+        raise UsageError(f"{path}: the seed of {family} is not 32 hexadecimal digits")
     return found
 
 

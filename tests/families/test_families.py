@@ -325,6 +325,29 @@ def test_pooling_is_read_from_the_folder(tmp_path: Path) -> None:
         Pooling.of(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("modules", "pooling", "message"),
+    [
+        ({"0": {}}, {}, "is no list of modules with type and path"),
+        (["Transformer"], {}, "is no list of modules with type and path"),
+        ([{"path": "1_Pooling"}], {}, "is no list of modules with type and path"),
+        (
+            [{"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}],
+            ["mean"],
+            "no configuration of pooling",
+        ),
+    ],
+)
+def test_modules_that_are_malformed_are_refused_in_a_line(
+    tmp_path: Path, modules: object, pooling: object, message: str
+) -> None:
+    (tmp_path / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(pooling), encoding="utf-8")
+    with pytest.raises(UsageError, match=message):
+        Pooling.of(tmp_path)
+
+
 @pytest.mark.parametrize("mode", ["mean", "cls", "max"])
 def test_pooling_ignores_padding(mode: str) -> None:
     from assay.families.module import load_pretrained

@@ -43,7 +43,10 @@ class Pooling:
         """
         if not (directory / _MODULES).is_file():
             return cls()
-        modules = {each["type"].rpartition(".")[2]: each["path"] for each in _read(directory / _MODULES)}
+        try:
+            modules = {each["type"].rpartition(".")[2]: each["path"] for each in _read(directory / _MODULES)}
+        except (TypeError, KeyError, AttributeError) as error:
+            raise UsageError(f"{directory / _MODULES}: is no list of modules with type and path") from error
         if unknown := sorted(set(modules) - {"Transformer", "Pooling", "Normalize"}):
             raise UsageError(f"{directory / _MODULES}: the module {unknown[0]} is not supported")
         mode = _mode(directory / modules["Pooling"] / "config.json") if "Pooling" in modules else "mean"
@@ -52,6 +55,8 @@ class Pooling:
 
 def _mode(file: Path) -> Literal["mean", "cls", "max"]:
     config = _read(file)
+    if not isinstance(config, dict):
+        raise UsageError(f"{file}: is no configuration of pooling")
     if name := config.get("pooling_mode"):  # newer files name it, older ones have a flag a mode
         found = [name]
     else:
