@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import TypeVar
 
 from assay.machine import threads
 from assay.roles.process import Answer, Call, Request, RoleFailed, Servers, wait
@@ -17,6 +18,8 @@ DEPTH = 4
 
 Work = Generator[Request, Answer, Cell]
 """A cell being made: it yields what it wants run, is sent the answer or thrown the failure, and returns its record."""
+
+T = TypeVar("T")
 
 
 def width() -> int:
@@ -60,26 +63,17 @@ class Schedule:
             self._running[self._servers.call(request)] = work
         wait(self._running)
         for call in list(self._running):
-            try:
-                answer: Answer | RoleFailed | None = call.answer()
-            except RoleFailed as failed:
-                answer = failed
-            if answer:
+            if answer := _outcome(call.answer):
                 yield from self._go_on(self._running.pop(call), answer)
 
     def _one_by_one(self) -> Iterator[Cell]:
         """Those that wait now, each with what it wants next, as long as that is alone too."""
-        for _ in range(len(self._alone)):
-            work, request = self._alone.popleft()
-            while True:
-                try:
-                    answer: Answer | RoleFailed = self._servers.call(request).finish()
-                except RoleFailed as failed:
-                    answer = failed
-                yield from self._go_on(work, answer)
-                if not (self._alone and self._alone[-1][0] is work):
-                    break
-                _, request = self._alone.pop()
+        turn, self._alone = self._alone, deque()
+        while turn:
+            work, request = turn.popleft()
+            yield from self._go_on(work, _outcome(self._servers.call(request).finish))
+            turn.extendleft(self._alone)
+            self._alone.clear()
 
     def _go_on(self, work: Work, answer: Answer | RoleFailed | None = None) -> Iterator[Cell]:
         """Give a cell what it waited for, and queue what it wants next."""
@@ -94,3 +88,10 @@ class Schedule:
             yield finished.value
         else:
             (self._alone if request.alone else self._together).append((work, request))
+
+
+def _outcome(ask: Callable[[], T]) -> T | RoleFailed:
+    try:
+        return ask()
+    except RoleFailed as failed:
+        return failed
