@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from assay import checkpoints, families, session
+from assay import checkpoints, families, session, tensor_files
 from assay.errors import UsageError
 from assay.plan import make_plan
 from assay.schema import Layer, SessionReport, Status
@@ -29,7 +29,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folders = [zoo.write(architecture, tmp_path_factory.mktemp(architecture)) for architecture in CHOSEN]
     zoo.republish("Qwen2ForCausalLM", folders[2], "bfloat16", "50KB")
     zoo.republish("OPTForCausalLM", folders[6], "float16", "1GB")
-    assert len(checkpoints.weight_files(folders[2])) > 2
+    assert len(tensor_files.weight_files(folders[2])) > 2
     return folders
 
 
@@ -110,7 +110,7 @@ def test_old_names_are_loaded_and_twinned(tmp_path: Path) -> None:
     own, others = (family.load(each.path).state_dict() for each in (opened, twin))
     for name, tensor in own.items():
         assert (tensor != others[name]).any(), name
-    assert set(dict(checkpoints.tensors(twin.path))) == set(names.values())
+    assert set(dict(tensor_files.tensors(twin.path))) == set(names.values())
 
 
 def test_newer_sentence_transformers_folders(tmp_path: Path) -> None:

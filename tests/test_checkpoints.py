@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from assay import checkpoints, families
+from assay import checkpoints, families, tensor_files
 from assay.cache import cache_dir, entries
 from assay.errors import UsageError
 
@@ -113,8 +113,8 @@ def save_raw(file: Path, tensors: dict[str, tuple[str, np.ndarray]]) -> None:
 def raw(folder: Path) -> dict[str, tuple[str, bytes]]:
     """Name to type and bytes of every tensor of a folder."""
     found = {}
-    for file in checkpoints.weight_files(folder):
-        start, header = checkpoints._header(file)
+    for file in tensor_files.weight_files(folder):
+        start, header = tensor_files.read_header(file)
         for name, entry in header.items():
             begin, end = (start + offset for offset in entry["data_offsets"])
             found[name] = (entry["dtype"], file.read_bytes()[begin:end])
@@ -147,23 +147,23 @@ def test_floats_are_read_as_torch_casts_them(mixed: Path) -> None:
     from safetensors.torch import load_file
 
     expected = load_file(mixed / "model.safetensors")
-    found = dict(checkpoints.tensors(mixed))
+    found = dict(tensor_files.tensors(mixed))
     assert set(found) == set(expected)
     for name, tensor in expected.items():
         wanted = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
         assert found[name].dtype == wanted.dtype
         np.testing.assert_array_equal(found[name], wanted)
     content = bytearray((mixed / "model.safetensors").read_bytes())
-    start, header = checkpoints._header(mixed / "model.safetensors")
+    start, header = tensor_files.read_header(mixed / "model.safetensors")
     content[start + header["bert.word.weight"]["data_offsets"][0]] ^= 1  # the last bit of a bf16
     (mixed / "model.safetensors").write_bytes(content)
-    assert (dict(checkpoints.tensors(mixed))["bert.word.weight"] != found["bert.word.weight"]).sum() == 1
+    assert (dict(tensor_files.tensors(mixed))["bert.word.weight"] != found["bert.word.weight"]).sum() == 1
 
 
 def test_a_type_that_no_model_computes_in_is_named(mixed: Path) -> None:
     save_raw(mixed / "model.safetensors", {"odd": ("F4", np.zeros(2, np.uint8))})
     with pytest.raises(UsageError, match="odd is of type F4"):
-        dict(checkpoints.tensors(mixed))
+        dict(tensor_files.tensors(mixed))
 
 
 def test_a_twin_has_the_file_s_own_names_types_and_numbers(mixed: Path) -> None:
@@ -173,8 +173,8 @@ def test_a_twin_has_the_file_s_own_names_types_and_numbers(mixed: Path) -> None:
     stay = {name for name in own if own[name] == others[name]}
     assert stay == {"norm.gamma", "position_ids", "scale"}  # one value each, and indices
     assert others["bert.word.weight"] == others["decoder.weight"]  # copies stay copies
-    before = dict(checkpoints.tensors(mixed))
-    for name, array in checkpoints.tensors(checkpoints.twin(made).path):
+    before = dict(tensor_files.tensors(mixed))
+    for name, array in tensor_files.tensors(checkpoints.twin(made).path):
         np.testing.assert_array_equal(np.sort(array, axis=None), np.sort(before[name], axis=None))
     assert raw(checkpoints.twin(checkpoints.twin(made)).path)["decoder.weight"] != own["decoder.weight"]
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from assay import backends, cache, checkpoints, cli, needs
+from assay import backends, cache, checkpoints, cli, needs, tensor_files
 from assay.checkpoints import Checkpoint
 from assay.errors import UsageError
 from assay.evidence.case import KEPT
@@ -75,8 +75,8 @@ def refusal(asked: Plan, *families: str) -> str:
 
 @pytest.mark.parametrize("dtype", ["F32", "BF16", "F64"])
 def test_a_folder_s_parameters_are_counted_in_its_headers(tmp_path: Path, dtype: str) -> None:
-    assert checkpoints.parameters(checkpoint(tmp_path / "mine", dtype=dtype)) == COUNT
-    assert checkpoints.parameters(checkpoint(tmp_path / "scalar", {"a": [], "b": [3]}, dtype)) == 4
+    assert tensor_files.parameters(checkpoint(tmp_path / "mine", dtype=dtype)) == COUNT
+    assert tensor_files.parameters(checkpoint(tmp_path / "scalar", {"a": [], "b": [3]}, dtype)) == 4
 
 
 def test_shards_are_counted_together(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_shards_are_counted_together(tmp_path: Path) -> None:
     (checkpoint(tmp_path / "other", {"c": [7]}) / "model.safetensors").rename(whole / "model-2.safetensors")
     index = {"a": "model-1.safetensors", "b": "model-1.safetensors", "c": "model-2.safetensors"}
     (whole / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
-    assert checkpoints.parameters(whole) == COUNT + 7
+    assert tensor_files.parameters(whole) == COUNT + 7
 
 
 def test_models_of_size_tiny_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +96,7 @@ def test_models_of_size_tiny_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) 
 
 def test_local_models_are_counted_without_their_weights() -> None:
     made = checkpoints.local("t5")  # its embeddings are tied: counted once
-    assert needs._counted("tiny", ["t5"], 300) == {"t5": checkpoints.parameters(made.path)}
+    assert needs._counted("tiny", ["t5"], 300) == {"t5": tensor_files.parameters(made.path)}
 
 
 def test_where_torch_is_missing_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 from assay import families
 from assay.challenge import draw_seed
-from assay.checkpoints import is_small
 from assay.devices import Device
 from assay.families.generation import GeneratingFamily
 from assay.measure.statistics import duration, once
@@ -19,6 +18,7 @@ from assay.plan import SIZES, Plan
 from assay.roles.process import Answer, OnPhase, Request, RoleFailed
 from assay.schedule import Work
 from assay.schema import Cell, CheckpointRef, Evidence, Metric, Phase, Unavailability
+from assay.tensor_files import is_small
 
 RUNNER = ("assay.roles.runner", "assay.measure.clock")
 TORCH = (

@@ -20,24 +20,21 @@ import numpy as np
 
 from assay import cache, families, hub
 from assay.errors import UsageError, unknown
+from assay.files import read_json
 from assay.schema import OWN, CheckpointRef
+from assay.tensor_files import WEIGHTS, read_header, read_tensor, weight_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 SEAL = cache.MARKERS["checkpoints"]
 """The digest of a folder that assay made, as it was when it was made."""
 _MODULES = "modules.json"
 """Says which modules of a sentence-transformers folder compute, and where their configurations are."""
 _RECORDS = frozenset({"transformers_version", "_name_or_path", "_commit_hash"})
 """Keys of a configuration that only record where it came from."""
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _TEXT = frozenset({".json", ".txt", ".model", ".jinja"})
-_FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-_INTEGERS = {"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1", "U8": "<u1", "BOOL": "?"}
 
 
 @dataclass(frozen=True)
@@ -123,9 +120,9 @@ def digest(directory: Path) -> str:
     total = hashlib.sha256()
     for name in (CONFIG, *_modules(directory)):
         if (directory / name).is_file():
-            content = json.dumps(_meaning(_read_json(directory / name)), sort_keys=True)
+            content = json.dumps(_meaning(read_json(directory / name)), sort_keys=True)
             total.update(f"{name}\0{content}\0".encode())
-    headers = {file: _header(file) for file in weight_files(directory)}
+    headers = {file: read_header(file) for file in weight_files(directory)}
     places = sorted((name, file) for file, (_, header) in headers.items() for name in header)
     for name, file in places:
         start, header = headers[file]
@@ -138,75 +135,13 @@ def digest(directory: Path) -> str:
     return total.hexdigest()
 
 
-def parameters(directory: Path) -> int:
-    """How many numbers the tensors of a folder hold; their headers alone are read.
-
-    Raises:
-        UsageError: a file is missing or is not what its name says.
-    """
-    headers = (_header(file)[1] for file in weight_files(directory))
-    return sum(math.prod(tensor["shape"]) for header in headers for tensor in header.values())
-
-
 def _modules(directory: Path) -> list[str]:
     """Beside the configuration, the files that say what a sentence-transformers folder computes."""
     if not (directory / _MODULES).is_file():
         return []
-    modules = _read_json(directory / _MODULES)
+    modules = read_json(directory / _MODULES)
     paths = (each.get("path") for each in modules if isinstance(each, dict)) if isinstance(modules, list) else ()
     return [_MODULES, *(f"{path}/{CONFIG}" for path in paths if path)]
-
-
-SMALL = 64 * 2**20
-"""Bytes of weights below which a second thread costs more in waiting than it computes."""
-
-
-def is_small(directory: Path) -> bool:
-    """Whether a model is so small that one core serves it best."""
-    return sum(file.stat().st_size for file in weight_files(directory)) < SMALL
-
-
-def weight_files(directory: Path) -> list[Path]:
-    """The safetensors files that transformers loads: the one file, or the shards that the index names.
-
-    Raises:
-        UsageError: there are none.
-    """
-    if (directory / WEIGHTS).is_file():
-        return [directory / WEIGHTS]
-    if (directory / INDEX).is_file():
-        index = _read_json(directory / INDEX)
-        shards = sorted(set(index.get("weight_map", {}).values())) if isinstance(index, dict) else []
-        for shard in shards:
-            if Path(shard).name != shard or not (directory / shard).is_file():
-                raise UsageError(f"{directory}: {INDEX} names {shard}, which is not in the folder")
-        if shards:
-            return [directory / shard for shard in shards]
-    pickles = sorted(file.name for pattern in _PICKLES for file in directory.glob(pattern))
-    if pickles:
-        raise UsageError(
-            f"{directory}: no {WEIGHTS}; {pickles[0]} is a pickle, which can run code and is refused: "
-            "convert it with save_pretrained, which writes safetensors"
-        )
-    raise UsageError(f"{directory}: no {WEIGHTS} (nor {INDEX})")
-
-
-def tensors(directory: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and content of every tensor, one at a time; floats as float32, which bf16 and f16 become exactly.
-
-    Raises:
-        UsageError: a file is missing or is not what its name says, or holds a type that no model computes in.
-    """
-    for file in weight_files(directory):
-        start, header = _header(file)
-        for name, entry in header.items():
-            kind = (_FLOATS | _INTEGERS).get(entry["dtype"])
-            if kind is None:
-                raise UsageError(f"{file}: {name} is of type {entry['dtype']}, which assay does not read")
-            array = _read(file, start, entry, kind)
-            if entry["dtype"] == "BF16":
-                array = (array.astype("<u4") << 16).view("<f4")
-            yield name, array.astype(np.float32) if entry["dtype"] in _FLOATS else array
 
 
 def local(family_id: str, size: str = "tiny", seed: int = 0) -> Checkpoint:
@@ -288,14 +223,14 @@ def _kept(kind: cache.Kind, name: str, build: Callable[[Path], None]) -> tuple[P
         (draft / SEAL).write_text(json.dumps({"sha256": digest(draft)}), encoding="utf-8")
 
     folder = cache.entry(kind, name, sealed, _whole)
-    sha256: str = _read_json(folder / SEAL)["sha256"]
+    sha256: str = read_json(folder / SEAL)["sha256"]
     return folder, sha256
 
 
 def _whole(folder: Path) -> bool:
     """Published in one step, it was whole; it may have been damaged later."""
     try:
-        return bool(_read_json(folder / SEAL) == {"sha256": digest(folder)})
+        return bool(read_json(folder / SEAL) == {"sha256": digest(folder)})
     except UsageError:
         return False
 
@@ -303,7 +238,7 @@ def _whole(folder: Path) -> bool:
 def _reorder(source: Path, target: Path, seed: str) -> None:
     """Copy a safetensors file, every axis of every tensor of floats in another order."""
     shutil.copyfile(source, target)
-    start, header = _header(source)
+    start, header = read_header(source)
     with target.open("r+b") as stream:
         for entry in header.values():
             if not entry["dtype"].startswith(("F", "BF")):
@@ -311,7 +246,7 @@ def _reorder(source: Path, target: Path, seed: str) -> None:
             begin, end = entry["data_offsets"]
             width = (end - begin) // (math.prod(entry["shape"]) or 1)
             if width:
-                array = _read(source, start, entry, f"<u{width}")
+                array = read_tensor(source, start, entry, f"<u{width}")
                 stream.seek(start + begin)
                 stream.write(_reordered(array, f"{seed}{entry['dtype']}{entry['shape']}").tobytes())
 
@@ -340,7 +275,8 @@ def write_weights(model_class: Any, config: PreTrainedConfig, directory: Path, s
 def _recipe(family_id: str) -> str:
     """What the bytes of a local model depend on: transformers' version, and the source that makes them."""
     package = Path(__file__).parent
-    own = (package / "weights.py", package / "checkpoints.py", *sorted((package / "families").glob("*.py")))
+    names = ("weights.py", "checkpoints.py", "tensor_files.py")
+    own = (*(package / name for name in names), *sorted((package / "families").glob("*.py")))
     total = hashlib.sha256(version("transformers").encode())
     for source in (Path(inspect.getfile(type(families.load(family_id)))), *own):
         total.update(source.read_bytes())
@@ -348,44 +284,10 @@ def _recipe(family_id: str) -> str:
 
 
 def _configuration(directory: Path) -> dict[str, Any]:
-    config = _read_json(directory / CONFIG)
+    config = read_json(directory / CONFIG)
     if not isinstance(config, dict):
         raise UsageError(f"{directory / CONFIG}: not a JSON object")
     return config
-
-
-def _read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"{file.parent}: no {file.name}") from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{file}: not JSON ({error})") from error
-
-
-def _header(file: Path) -> tuple[int, dict[str, Any]]:
-    """Where the tensors of a safetensors file begin, and its header: `{name: {dtype, shape, data_offsets}}`."""
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if not 0 < length <= file.stat().st_size - 8:
-            raise UsageError(f"{file}: not a safetensors file")
-        try:
-            header = json.loads(stream.read(length))
-            header.pop("__metadata__", None)
-            end = max((each["data_offsets"][1] for each in header.values()), default=0)
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise UsageError(f"{file}: not a safetensors file") from None
-    if file.stat().st_size != 8 + length + end:
-        raise UsageError(f"{file}: cut short; its header promises another size")
-    return 8 + length, header
-
-
-def _read(file: Path, start: int, entry: dict[str, Any], kind: str) -> np.ndarray:
-    """A tensor as an array of this kind; `entry` is its part of the header."""
-    begin, end = entry["data_offsets"]
-    count = (end - begin) // np.dtype(kind).itemsize
-    array: np.ndarray = np.fromfile(file, kind, count, offset=start + begin).reshape(entry["shape"])
-    return array
 
 
 def _pieces(size: int, piece: int = 1 << 24) -> Iterator[int]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from assay.errors import UsageError
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -43,3 +47,17 @@ def published_folder(target: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def read_json(file: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        UsageError: it is not there, or not JSON.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{file.parent}: no {file.name}") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file}: not JSON ({error})") from error

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from assay import cache, checkpoints, families, machine
+from assay import cache, families, machine, tensor_files
 from assay.errors import UsageError, listed
 from assay.evidence.case import KEPT
 from assay.plan import Plan
@@ -66,7 +66,7 @@ def parameters(plan: Plan, chosen: Iterable[str]) -> dict[str, int]:
 
     A folder's are counted in its headers; those of local test models on torch's meta device, in a process of its own.
     """
-    counts = {family: checkpoints.parameters(plan.models[family].path) for family in chosen if family in plan.models}
+    counts = {family: tensor_files.parameters(plan.models[family].path) for family in chosen if family in plan.models}
     local = [family for family in chosen if family not in plan.models]
     return counts | (_counted(plan.size, local, plan.timeout) if local and plan.size != NEGLIGIBLE else {})
 

@@ -182,7 +182,7 @@ class _Ambiguous(Exception):
 def _substitute(source: Path, checkpoint: Checkpoint, twin: Checkpoint, target: Path) -> dict[str, Any]:
     import onnx_ir
 
-    from assay.checkpoints import tensors
+    from assay.tensor_files import tensors
 
     places = _by_digest(dict(tensors(checkpoint.path)))
     others = dict(tensors(twin.path))

@@ -42,7 +42,7 @@ def judge(case: Case) -> Evidence:
 def _tensors(case: Case) -> Check:
     """The share of the used parameters that the artifact holds bit for bit."""
     from assay.backends.onnx_export import digest, digests, initializers
-    from assay.checkpoints import tensors
+    from assay.tensor_files import tensors
 
     if case.artifact.format == "checkpoint":
         return Check(

@@ -14,7 +14,6 @@ import numpy as np
 from assay import backends, families
 from assay.backends.base import Artifact, Operation
 from assay.challenge import Challenges
-from assay.checkpoints import is_small
 from assay.devices import Device
 from assay.errors import listed
 from assay.evidence import agreement, placement, provenance, timing, weights
@@ -24,6 +23,7 @@ from assay.families.base import Config, Family, Tensors
 from assay.families.generation import GeneratingFamily
 from assay.roles.phases import PhaseLog
 from assay.schema import Evidence, Precision
+from assay.tensor_files import is_small
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 LAYERS = (agreement, weights, placement, timing, provenance)
