@@ -80,11 +80,12 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def lint(session: nox.Session) -> None:
-    """Check style, format and types."""
+    """Check style, format, types and the workflows."""
     install(session, "-e", ".", *group("lint"), "-c", EVERYTHING)
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy")
+    session.run("actionlint")
 
 
 @nox.session(default=False)

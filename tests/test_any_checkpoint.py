@@ -53,6 +53,7 @@ def test_any_checkpoint_is_real_through_the_export(
         assert "preprocessing_time" not in cell.metrics
         assert any(note.startswith("no ") and note.endswith("all inputs are synthetic") for note in cell.notes)
         assert not any(str(folder) in note for note in cell.notes)
+        assert cell.transcript is None
     assert "5 tensors have no place in the model that is judged: lm_head.bias" in report.cells[0].notes[0]
 
 

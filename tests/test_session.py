@@ -13,6 +13,7 @@ from assay.schema import Cell, Layer, Status, Verdict
 from tests.conftest import Assay, report_in
 
 FAULTY = "clip"
+WRITES = {"llama", "t5", "wav2vec2", "whisper", "language-model"}
 
 
 # The columns that share exports run one after the other, in one test: so the exports are made once.
@@ -30,6 +31,7 @@ def test_every_family_is_real_in_every_cpu_column(assay: Assay, tmp_path: Path, 
         for cell in report.cells:
             check_evidence(cell)
             check_metrics(cell, exported=name != "cpu")
+            assert (cell.transcript is not None) is (cell.family in WRITES), cell.transcript
 
 
 def check_evidence(cell: Cell) -> None:

@@ -102,6 +102,7 @@ class CellRun:
         yield from self._run(built, "twin", seed, "twin", measure=False)
         judged = yield from self._judge(built, seed, run)
         self._record["evidence"] = tuple(Evidence.model_validate(each) for each in judged["evidence"])
+        self._record["transcript"] = judged["transcript"]
         known = ["replayed: the inputs were known beforehand"] if self._plan.seed else []
         self._record["notes"] = (*judged["notes"], *preprocessed["notes"], *known)
         self._record["samples"] = {"latency": tuple(run.response["samples"])}

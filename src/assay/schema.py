@@ -230,6 +230,8 @@ class Cell(Record):
     """One family on one backend in one session: what was observed. The status is derived.
 
     `notes` are sentences about the checkpoint that no status follows from: no tokenizer, tensors left over.
+    `transcript` is what the backend's outputs for one challenge read as, by the checkpoint's own tokenizer: the text
+    that it generates, or hears.
     """
 
     derived = frozenset({"status", "reason"})
@@ -246,6 +248,7 @@ class Cell(Record):
     phases: tuple[Phase, ...] = ()
     seeds: dict[str, str] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    transcript: str | None = None
     failure: Failure | None = None
     unavailable: Unavailability | None = None
     started_at: Timestamp | None = None

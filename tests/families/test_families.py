@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from assay import checkpoints, families
 from assay.checkpoints import Checkpoint
@@ -247,6 +248,28 @@ def test_rates_turn_the_interval_around() -> None:
     metric = rate(LATENCY, 16, "tokens/s")
     assert (metric.value, metric.low, metric.high) == pytest.approx((160, 80, 320))
     assert (metric.better, metric.samples, metric.unit) == ("higher", 30, "tokens/s")
+
+
+@pytest.mark.parametrize("name", ["llama", "t5", "whisper", "language-model"])
+def test_generated_tokens_read_as_the_tokenizer_says(name: str) -> None:
+    folder = checkpoints.local(name).path
+    tokens = AutoTokenizer.from_pretrained(folder)("song river", add_special_tokens=False)["input_ids"]
+    found = families.load(name).transcript(folder, {"tokens": np.array([tokens, tokens[::-1]])})
+    assert found is not None and found.split() == ["song", "river"]
+
+
+def test_sound_reads_as_its_likeliest_characters_without_repetitions() -> None:
+    folder = checkpoints.local("wav2vec2").path
+    vocabulary = AutoTokenizer.from_pretrained(folder).get_vocab()
+    frames = [vocabulary[each] for each in ("C", "C", "<pad>", "A", "<pad>", "A", "T", "|", "A")]
+    logits = np.eye(len(vocabulary), dtype=np.float32)[frames][None]
+    assert families.load("wav2vec2").transcript(folder, {"logits": logits}) == "CAAT A"
+
+
+def test_what_is_no_text_has_no_transcript_and_one_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    assert families.load("bert").transcript(tmp_path, {"last_hidden_state": np.zeros((1, 2, 4))}) is None
+    with pytest.raises(UsageError, match="no tokenizer"):
+        families.load("llama").transcript(tmp_path, {"tokens": np.array([[1]])})
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,12 @@ def test_absent_hardware_and_cells_that_nobody_ran() -> None:
     assert stream.getvalue().splitlines()[0] == "T5 on openvino: · PENDING"
 
 
+def test_what_a_model_wrote_is_shown_with_its_control_characters_spelt_out() -> None:
+    assert "what it wrote for one of the inputs: 'the\\x1b[31m dog'" in explained(
+        make.cell(transcript="the\x1b[31m dog")
+    )
+
+
 def test_the_command_runs_the_same_cell() -> None:
     assert again(shown(make.cell())) == "nox -s cpu -- --family bert"
     assert again(shown(make.cell(size="base"))) == "nox -s cpu -- --family bert --size base"

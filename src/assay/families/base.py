@@ -124,6 +124,14 @@ class Family(ABC):
     def metrics(self, config: Config, workload: Workload, latency: Metric) -> dict[str, Metric]:
         """The family's own standard metrics, from the latency of one call of this workload."""
 
+    def transcript(self, directory: Path, outputs: Tensors) -> str | None:
+        """What the first row of these outputs reads as, by the checkpoint's own tokenizer; None where it is no text.
+
+        Raises:
+            UsageError: the folder has no tokenizer, or it cannot be read.
+        """
+        return None
+
     def describe(self, directory: Path) -> Config:
         """The checkpoint's configuration as transformers reads it, defaults filled in, with `ACCEPTS`.
 

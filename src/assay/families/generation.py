@@ -8,11 +8,12 @@ which needs no cache.
 from __future__ import annotations
 
 from abc import abstractmethod
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from assay.families.base import Config, Family, Tensors, rate, token_ids
+from assay.families.base import Config, Family, Tensors, load_tokenizer, rate, token_ids
 from assay.schema import Metric, Workload
 
 KEEP = "logits_to_keep"
@@ -62,6 +63,10 @@ class GeneratingFamily(Family):
         if self.target == "input_ids":
             whole["attention_mask"] = grown(prompt["attention_mask"], tokens.shape[1])
         return whole
+
+    def transcript(self, directory: Path, outputs: Tensors) -> str:
+        """The text of `tokens`, (batch, n), special ones included: a random model writes them anywhere."""
+        return str(load_tokenizer(directory).decode(outputs["tokens"][0]))
 
     def metrics(self, config: Config, workload: Workload, latency: Metric) -> dict[str, Metric]:
         """None of one pass: what users wait for is decoding."""

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from assay.families.base import Config, Family, heads, load_processor, rate, real_time_factor, waveform
+from assay.families.base import (
+    Config,
+    Family,
+    Tensors,
+    heads,
+    load_processor,
+    load_tokenizer,
+    rate,
+    real_time_factor,
+    waveform,
+)
 from assay.schema import Metric, Workload
 
 if TYPE_CHECKING:
@@ -76,6 +86,10 @@ class Wav2Vec2(Family):
     def forward(self, model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Logits of characters, (batch, frames, vocabulary)."""
         return {"logits": model(**inputs).logits}
+
+    def transcript(self, directory: Path, outputs: Tensors) -> str:
+        """The likeliest character of every frame, repetitions and blanks taken out: greedy CTC decoding."""
+        return str(load_tokenizer(directory).decode(outputs["logits"][0].argmax(axis=-1)))
 
     def preprocessing(self, directory: Path, config: Config, rng: np.random.Generator) -> Callable[[], object]:
         """Normalise the measured workload's seconds of sound."""

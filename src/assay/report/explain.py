@@ -97,6 +97,8 @@ def _what(cell: MatrixCell) -> Iterator[str]:
         software = cell.session.environment
         packages = ", ".join(f"{name} {version}" for name, version in sorted(software.packages.items()))
         yield f"session {cell.session.id} on {cell.session.machine.name}: {packages}"
+    if cell.transcript is not None:
+        yield f"what it wrote for one of the inputs: {cell.transcript!r}"
     yield from cell.notes
 
 

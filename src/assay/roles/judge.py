@@ -15,7 +15,7 @@ from assay import backends, families
 from assay.backends.base import Artifact, Operation
 from assay.challenge import Challenges
 from assay.devices import Device
-from assay.errors import listed
+from assay.errors import UsageError, listed
 from assay.evidence import agreement, placement, provenance, timing, weights
 from assay.evidence.case import Answer, Case, Decoding
 from assay.evidence.reference import Reference
@@ -38,7 +38,7 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         folder: this role's folder.
 
     Returns:
-        `evidence`, and `notes` for the user.
+        `evidence`, `notes` for the user, and the `transcript` of one call, if it has one.
     """
     import torch
 
@@ -53,13 +53,30 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         case = _case(request, family, config, artifact, checkpoint)
     with phase("evidence"):
         evidence: list[Evidence] = [layer.judge(case) for layer in LAYERS]
-    return {"evidence": [each.model_dump(mode="json") for each in evidence], "notes": _notes(case)}
+    return {
+        "evidence": [each.model_dump(mode="json") for each in evidence],
+        "notes": _notes(case),
+        "transcript": _transcript(case, family),
+    }
 
 
 def _notes(case: Case) -> list[str]:
     """What a user should know of the checkpoint, whatever the evidence says."""
     extra = case.reference.extra
     return [f"{len(extra)} tensors have no place in the model that is judged: {listed(extra)}"] if extra else []
+
+
+def _transcript(case: Case, family: Family) -> str | None:
+    """What the backend's answer reads as. It is the reference's text where evidence passes: its tokens are."""
+    first = case.challenges[0]
+    if first.absent():
+        return None
+    try:
+        return family.transcript(
+            case.checkpoint, {"tokens": case.decoding.greedy[1]} if case.decoding else first.outputs
+        )
+    except UsageError:  # that there is no tokenizer, the preprocessor's note says
+        return None
 
 
 def _threads(checkpoint: Path) -> int:
