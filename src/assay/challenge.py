@@ -13,6 +13,8 @@ from assay.families.base import Config, Family, accepted
 from assay.families.generation import GeneratingFamily
 from assay.schema import Workload
 
+MASK = "attention_mask"
+
 
 def draw_seed() -> str:
     """128 bits from the operating system, in hexadecimal."""
@@ -27,6 +29,23 @@ def generator(seed: str, *path: str | int) -> np.random.Generator:
 
 
 @dataclass(frozen=True)
+class Alone:
+    """One row of a padded batch by itself.
+
+    Attributes:
+        workload: the batch's name.
+        row: which of its rows.
+        kept: which of the row's positions are no padding, bool of shape (length,).
+        inputs: the row, batch 1, as long as what is kept.
+    """
+
+    workload: str
+    row: int
+    kept: np.ndarray
+    inputs: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
 class Challenges:
     """All inputs of a cell, from its family, its checkpoint's configuration and one seed."""
 
@@ -38,6 +57,30 @@ class Challenges:
         """The judged workloads: name and inputs."""
         for workload in self.family.challenges:
             yield workload.name, self._inputs(workload, workload.name)
+
+    def permuted(self) -> tuple[str, dict[str, np.ndarray]]:
+        """The name of a judged workload of several rows, and its inputs with all rows in the reverse order."""
+        workload = self.family.challenges[-1]
+        inputs = self._inputs(workload, workload.name)
+        return workload.name, {name: np.ascontiguousarray(array[::-1]) for name, array in inputs.items()}
+
+    def alone(self) -> Alone | None:
+        """The most padded row of a judged workload, without its padding; None where no input is a mask."""
+        padded = (workload for workload in self.family.challenges if workload.padded)
+        for workload in padded:
+            inputs = self._inputs(workload, workload.name)
+            if MASK not in inputs:
+                return None
+            mask = inputs[MASK]
+            row = int(np.argmin(mask.sum(axis=1)))
+            kept = mask[row] == 1
+            axis = self.family.dynamic[MASK][1]
+            short = {
+                name: array[row : row + 1, kept] if self.family.dynamic[name].get(1) == axis else array[row : row + 1]
+                for name, array in inputs.items()
+            }
+            return Alone(workload.name, row, kept, short)
+        return None
 
     def timed(self, number: int) -> dict[str, np.ndarray]:
         """Inputs of call `number` of the timed loop."""

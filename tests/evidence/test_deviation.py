@@ -5,10 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from assay.evidence.deviation import alignment, deviation
+from assay.evidence.deviation import Deviation, Yardstick, alignment
 
 U = 2.0**-24
 DRAWS = 6
+
+
+def deviation(
+    output: np.ndarray, reference: np.ndarray, noise: np.ndarray, mask: np.ndarray | None, *, factor: float, where: str
+) -> Deviation:
+    return Yardstick(reference, noise, mask, factor=factor).deviation(output, where)
 
 
 def model(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ within a bound derived from the declared precision.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -16,22 +16,25 @@ from assay.schema import Check, Evidence, Layer, Status
 if TYPE_CHECKING:
     import numpy as np
 
-    from assay.evidence.case import Answer, Case, Decoding
+    from assay.evidence.case import Answer, Arrays, Case, Decoding
     from assay.schema import Precision
 
 CONSEQUENCES: Mapping[str, Status] = {
     "error": Status.INACCURATE,
     "finite": Status.INACCURATE,
     "follows_inputs": Status.MOCK,
+    "margin": Status.UNPROVEN,
+    "permuted": Status.INACCURATE,
+    "padding": Status.INACCURATE,
     "tokens": Status.INACCURATE,
     "reset": Status.INACCURATE,
 }
 DECODING = frozenset({"tokens", "reset"})
 """Checks that are made, and required, where tokens are decoded alone."""
-FOLLOWS = 0.5
-"""The least cosine between changes that counts as following. Honest arithmetic gives 1 - 1e-5 even at bf16, a
-faulty model that still computes well above a half; outputs that ignore what changed give 0, and unrelated ones
-give 0 within a few times 1/sqrt(number of outputs)."""
+FOLLOWS = 0.1
+"""The least cosine between changes that counts as following. Honest arithmetic gives 1 - 1e-5 even at bf16, and a model
+with a skipped layer or a stale tensor 0.2 and more in the worst of its pairs (`nox -s trial`); outputs that ignore what
+changed give 0, and unrelated ones 0 within a few times 1 / sqrt(number of outputs), in the worst pair below it."""
 
 
 def judge(case: Case) -> Evidence:
@@ -51,9 +54,59 @@ def judge(case: Case) -> Evidence:
             error_check("error", judged, case.precision),
             finite,
             follows("follows_inputs", [*case.timed, case.traced], "inputs"),
+            _margin(case),
+            error_check("permuted", [case.permuted], case.precision),
+            _padding(case),
             *(_decoding(decoding, case.precision) if decoding else ()),
         ),
     )
+
+
+def _margin(case: Case) -> Check:
+    """How far the best of the trivial answers is from passing: a tolerance that zeros pass is no tolerance.
+
+    A kind of answer is as far off as its worst challenge, since every challenge must pass. The shares are of the bound
+    that `error` has, so that 1 is where a trivial answer would pass for the model's.
+    """
+    answers = [case.challenges[0], case.challenges[-1]]
+    shares = {
+        kind: max(answer.deviation(case.precision, outputs).share for answer, outputs in found)
+        for kind, found in _trivial(answers, case.timed).items()
+    }
+    kind, value = min(shares.items(), key=lambda share: share[1])
+    text = f"the best trivial answer, {kind}, is {value:.3g} times as far off as the bound allows"
+    return Check(name="margin", value=value, bound=1, sense="at_least", text=text)
+
+
+def _trivial(answers: Sequence[Answer], alike: Sequence[Answer]) -> dict[str, list[tuple[Answer, Arrays]]]:
+    """Answers that take no model: nothing, the same for all, another row's, another input's."""
+    import numpy as np
+
+    def made(answer: Answer, change: Callable[[np.ndarray], np.ndarray]) -> tuple[Answer, Arrays]:
+        return answer, {name: change(array) for name, array in answer.expected.items()}
+
+    def constant(array: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(array.mean(axis=tuple(range(array.ndim - 1))), array.shape)
+
+    def shuffled(array: np.ndarray) -> np.ndarray:
+        return np.roll(array.reshape(-1, array.shape[-1]), 1, axis=0).reshape(array.shape)
+
+    several = [answer for answer in answers if len(next(iter(answer.inputs.values()))) > 1]
+    return {
+        "zeros": [made(answer, np.zeros_like) for answer in answers],
+        "the mean row": [made(answer, constant) for answer in several],
+        "shuffled rows": [made(answer, shuffled) for answer in several],
+        "another input's answer": [(alike[0], alike[1].expected)],
+    }
+
+
+def _padding(case: Case) -> Check:
+    from assay.evidence.case import error_check
+
+    if case.alone is None:
+        text = "this architecture takes no mask: every position of every input means something"
+        return Check(name="padding", value=0, bound=0, text=text)
+    return error_check("padding", [case.alone], case.precision)
 
 
 def _decoding(decoding: Decoding, precision: Precision) -> tuple[Check, Check]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from assay.evidence.deviation import Deviation, K, deviation, worst
+from assay.evidence.deviation import Deviation, K, Yardstick, worst
 from assay.schema import Check, Precision
 
 if TYPE_CHECKING:
@@ -53,15 +54,24 @@ class Answer:
             count += int(np.count_nonzero(~np.isfinite(found[keep].astype(np.float64))))
         return count
 
-    def deviation(self, precision: Precision) -> Deviation:
-        """The worst row or channel of any output."""
+    def deviation(self, precision: Precision, outputs: Arrays | None = None) -> Deviation:
+        """The worst row or channel of any output; of other `outputs` than the backend's, if they are given."""
+        found = self.outputs if outputs is None else outputs
         return worst(
-            deviation(
-                self.outputs[name], exact, self.noise[name], self.masks.get(name),
-                factor=K[precision], where=f"{name} in call {self.name!r}",
+            self._yardstick(name, precision).deviation(found[name], f"{name} in call {self.name!r}")
+            for name in self.expected
+        )
+
+    def _yardstick(self, name: str, precision: Precision) -> Yardstick:
+        if (name, precision) not in self._yardsticks:
+            self._yardsticks[name, precision] = Yardstick(
+                self.expected[name], self.noise[name], self.masks.get(name), factor=K[precision]
             )
-            for name, exact in self.expected.items()
-        )  # fmt: skip
+        return self._yardsticks[name, precision]
+
+    @cached_property
+    def _yardsticks(self) -> dict[tuple[str, Precision], Yardstick]:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,8 @@ class Case:
 
     Attributes:
         challenges, timed, traced: judged calls with the checkpoint's weights.
+        permuted: a challenge with its rows in another order.
+        alone: a row of a padded challenge without its padding; None where no input is a mask.
         decoding: judged sequences; None where the family does not generate.
         twin: the same challenges with the twin's weights.
         reference: of the checkpoint, for questions that a layer asks itself.
@@ -105,6 +117,8 @@ class Case:
     challenges: Sequence[Answer]
     timed: Sequence[Answer]
     traced: Answer
+    permuted: Answer
+    alone: Answer | None
     decoding: Decoding | None
     twin: Sequence[Answer]
     reference: Reference

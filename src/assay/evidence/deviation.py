@@ -10,8 +10,9 @@ import numpy as np
 
 from assay.schema import Precision
 
-K = {Precision.F32: 8.0, Precision.F16: 2.0, Precision.BF16: 2.0}
-"""How many noise floors honest arithmetic may be off: one number a precision, the same for all families."""
+K = {Precision.F32: 2.0, Precision.F16: 2.0, Precision.BF16: 2.0}
+"""How many noise floors honest arithmetic may be off: one number a precision, the same for all families. What honest
+runs and mutants are off by, `nox -s trial` measures; docs/judgement.md has both."""
 
 PRIOR = 32
 """Degrees of freedom with which the median floor of an output stands behind that of one row or channel."""
@@ -44,67 +45,61 @@ def worst(deviations: Iterable[Deviation]) -> Deviation:
     return max(deviations, key=lambda deviation: deviation.share)
 
 
-def deviation(
-    output: np.ndarray,
-    reference: np.ndarray,
-    noise: np.ndarray,
-    mask: np.ndarray | None,
-    *,
-    factor: float,
-    where: str,
-) -> Deviation:
-    """The worst row or channel of one output.
+class Yardstick:
+    """How far every row and channel of one output may be off.
 
     Args:
-        output: what the backend computed, shape (..., C).
-        reference: float64, the same shape.
+        reference: float64, shape (..., C).
         noise: perturbed references, shape (draws, ..., C).
         mask: which positions mean something, shape (...); None: all.
         factor: noise floors that are allowed, `K`.
-        where: what to call this output in a sentence.
     """
-    keep = np.ones(reference.shape[:-1], bool) if mask is None else mask
-    exact = reference[keep]
-    error = output.astype(np.float64)[keep] - exact
-    spread = noise[:, keep] - exact
-    rows = _groups(error, exact, spread, factor, f"row of {where}")
-    turned = spread.transpose(0, 2, 1)
-    if _independent(turned) < FEWEST:
-        return rows
-    channels = _groups(error.T, exact.T, turned, factor, f"channel of {where}")
-    return worst((rows, channels))
+
+    def __init__(self, reference: np.ndarray, noise: np.ndarray, mask: np.ndarray | None, *, factor: float) -> None:
+        self._keep = np.ones(reference.shape[:-1], bool) if mask is None else mask
+        self._exact = reference[self._keep]
+        spread = noise[:, self._keep] - self._exact
+        turned = spread.transpose(0, 2, 1)
+        self._rows = _Groups(self._exact, spread, _independent(spread), factor)
+        independent = _independent(turned)
+        self._channels = _Groups(self._exact.T, turned, independent, factor) if independent >= FEWEST else None
+
+    def deviation(self, output: np.ndarray, where: str) -> Deviation:
+        """The worst row or channel of an output, shape (..., C); `where` is what to call it in a sentence."""
+        error = output.astype(np.float64)[self._keep] - self._exact
+        rows = self._rows.worst(error, f"row of {where}")
+        return worst((rows, self._channels.worst(error.T, f"channel of {where}"))) if self._channels else rows
 
 
-def _groups(error: np.ndarray, exact: np.ndarray, spread: np.ndarray, factor: float, what: str) -> Deviation:
-    """The worst of the groups along the first axis; `error` and `exact` (G, n), `spread` (draws, G, n)."""
-    typical = np.linalg.norm(exact) / np.sqrt(len(exact)) or 1.0
-    scale, bounds = _bounds(exact, spread, factor)
-    errors = np.linalg.norm(error, axis=1) / scale
-    index = int(np.argmax(errors / bounds))
-    # Said relative to a group's own norm, or to a typical one where its own nearly vanishes; their ratio is the same.
-    shown = scale[index] / max(scale[index], typical)
-    return Deviation(float(errors[index] * shown), float(bounds[index] * shown), f"{what} (number {index})")
+class _Groups:
+    """Groups along the first axis; `exact` (G, n), `spread` (draws, G, n), of `members` independent values each."""
+
+    def __init__(self, exact: np.ndarray, spread: np.ndarray, members: float, factor: float) -> None:
+        self._typical = np.linalg.norm(exact) / np.sqrt(len(exact)) or 1.0
+        norms = np.linalg.norm(exact, axis=1)
+        self.scale = np.where(norms > 0, norms, self._typical)
+        own = np.mean(np.sum(spread**2, axis=2), axis=0) / self.scale**2
+        freedom = len(spread) * members
+        # The median and not the mean: a group of nearly zero norm has an enormous relative floor, and only that group.
+        floors = np.sqrt((freedom * own + PRIOR * np.median(own)) / (freedom + PRIOR))
+        self.bounds = np.maximum(factor * floors * _luck(members), np.finfo(np.float64).eps)
+
+    def worst(self, error: np.ndarray, what: str) -> Deviation:
+        """The group whose error, (G, n), uses most of its bound."""
+        errors = np.linalg.norm(error, axis=1) / self.scale
+        index = int(np.argmax(errors / self.bounds))
+        # Said relative to a group's own norm, or to a typical one where its own vanishes; their ratio is the same.
+        shown = self.scale[index] / max(self.scale[index], self._typical)
+        return Deviation(float(errors[index] * shown), float(self.bounds[index] * shown), f"{what} (number {index})")
 
 
 def row_bounds(reference: np.ndarray, noise: np.ndarray, *, factor: float) -> np.ndarray:
     """The largest error norm that each row may have, shape (...) for outputs of shape (..., C)."""
     exact = reference.reshape(-1, reference.shape[-1])
-    scale, bounds = _bounds(exact, noise.reshape(len(noise), *exact.shape) - exact, factor)
-    rows: np.ndarray = (scale * bounds).reshape(reference.shape[:-1])
+    spread = noise.reshape(len(noise), *exact.shape) - exact
+    groups = _Groups(exact, spread, _independent(spread), factor)
+    rows: np.ndarray = (groups.scale * groups.bounds).reshape(reference.shape[:-1])
     return rows
-
-
-def _bounds(exact: np.ndarray, spread: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
-    """The norm of each group, and the relative error that it may have."""
-    members = _independent(spread)
-    typical = np.linalg.norm(exact) / np.sqrt(len(exact)) or 1.0
-    norms = np.linalg.norm(exact, axis=1)
-    scale = np.where(norms > 0, norms, typical)
-    own = np.mean(np.sum(spread**2, axis=2), axis=0) / scale**2
-    freedom = len(spread) * members
-    # The median and not the mean: a group of nearly zero norm has an enormous relative floor, and only that group.
-    floors = np.sqrt((freedom * own + PRIOR * np.median(own)) / (freedom + PRIOR))
-    return scale, np.maximum(factor * floors * _luck(members), np.finfo(np.float64).eps)
 
 
 def _independent(spread: np.ndarray) -> float:

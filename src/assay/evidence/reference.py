@@ -27,6 +27,11 @@ from assay.families.base import Family, Tensors
 from assay.schema import Precision
 
 UNIT_ROUND_OFF = {Precision.F32: 2.0**-24, Precision.F16: 2.0**-11, Precision.BF16: 2.0**-8}
+ACCUMULATION = {Precision.F32: 3.0, Precision.F16: 1.0, Precision.BF16: 1.0}
+"""How many units a value is moved by in a noise floor. A sum of n terms in L lanes is rounded n / L times a lane as
+well: a random walk whose variance is n / (6 L) of that which moving every term by one unit gives. For the 3,072 terms
+of a published feed-forward layer and 64 lanes that is 8, and sqrt(1 + 8) = 3. Lower precisions accumulate in float32,
+where it is nothing."""
 DRAWS = 4
 """Perturbed runs for one floor."""
 MATRIX = 2
@@ -138,7 +143,7 @@ class Reference:
     ) -> list[dict[str, np.ndarray]]:
         """Outputs under perturbation, for each inputs an array (draws, *output shape) by output name."""
         runs = []
-        factors = _factors(UNIT_ROUND_OFF[precision], seed)
+        factors = _factors(ACCUMULATION[precision] * UNIT_ROUND_OFF[precision], seed)
         for draw in range(draws):
             rounding = _Rounding(factors, random.Random(seed + draw))  # noqa: S311 (to be drawn again)
             runs.append(self._run_all(inputs, TrueFloat64(coarse=True), rounding))

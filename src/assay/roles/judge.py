@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from assay.challenge import Challenges
 from assay.devices import Device
 from assay.errors import UsageError, listed
 from assay.evidence import agreement, placement, provenance, timing, weights
-from assay.evidence.case import Answer, Case, Decoding
+from assay.evidence.case import Answer, Arrays, Case, Decoding
 from assay.evidence.reference import Reference
 from assay.families.base import Config, Family, Tensors
 from assay.families.generation import GeneratingFamily
@@ -120,6 +120,8 @@ def _case(request: dict[str, Any], family: Family, config: Config, artifact: Art
         challenges=own[: len(shapes)],
         timed=own[len(shapes) : -1],
         traced=own[-1],
+        permuted=permuted(family, challenges, own, _kept(run, "permuted")),
+        alone=alone(family, challenges, own, lambda: _kept(run, "alone")),
         decoding=judged,
         twin=twin,
         reference=reference,
@@ -158,7 +160,7 @@ class _Answers:
         chosen = {"forced": tokens} | {name: _kept(run, name)["tokens"] for name in ("greedy", "decoded")}
         calls = [(name, family.extended(prompt, chosen[name]), name) for name, prompt in prompts.items()]
         answers = {
-            answer.name: _decoded(answer, prompts[answer.name][family.target].shape[1])
+            answer.name: decoded(answer, prompts[answer.name][family.target].shape[1])
             for answer in self.answers(reference, calls, run)
         }
         return Decoding(
@@ -169,12 +171,53 @@ class _Answers:
         )
 
 
+def permuted(family: Family, challenges: Challenges, answers: Sequence[Answer], outputs: Arrays) -> Answer:
+    """What is expected of a challenge whose rows were turned around: its own answer, turned around."""
+    name, inputs = challenges.permuted()
+    answer = next(each for each in answers if each.name == name)
+
+    def turned(key: str, array: np.ndarray, first: int = 0) -> np.ndarray:
+        axes = (first, first + 1) if key in family.pairwise else (first,)
+        return np.flip(array, axes)
+
+    return Answer(
+        name=f"{name}, rows turned around", inputs=inputs, outputs=outputs,
+        expected={key: turned(key, array) for key, array in answer.expected.items()},
+        noise={key: turned(key, array, 1) for key, array in answer.noise.items()},
+        masks={key: turned(key, array) for key, array in answer.masks.items()},
+    )  # fmt: skip
+
+
+def alone(
+    family: Family, challenges: Challenges, answers: Sequence[Answer], outputs: Callable[[], Arrays]
+) -> Answer | None:
+    """What is expected of a row without its padding: what it has in the batch, where it is no padding."""
+    found = challenges.alone()
+    if found is None:
+        return None
+    answer = next(each for each in answers if each.name == found.workload)
+    row = slice(found.row, found.row + 1)
+
+    def part(key: str, array: np.ndarray, first: int = 0) -> np.ndarray:
+        array = np.take(array, [found.row], axis=first)
+        if key in family.pairwise:
+            return np.take(array, [found.row], axis=first + 1)
+        return np.compress(found.kept, array, axis=first + 1) if key in answer.masks else array
+
+    return Answer(
+        name=f"row {found.row} of {found.workload}, alone", inputs=found.inputs, outputs=outputs(),
+        expected={key: part(key, array) for key, array in answer.expected.items()},
+        noise={key: part(key, array, 1) for key, array in answer.noise.items()},
+        masks={key: array[row][:, found.kept] for key, array in answer.masks.items()},
+    )  # fmt: skip
+
+
 def _kept(run: Path, name: str) -> dict[str, np.ndarray]:
     with np.load(run / f"{name}.npz", allow_pickle=False) as outputs:
         return dict(outputs)
 
 
-def _decoded(answer: Answer, prompt: int) -> Answer:
+def decoded(answer: Answer, prompt: int) -> Answer:
     """What prefill and steps gave: the logits from a prompt's last token on."""
     return replace(
         answer, masks={},

@@ -56,8 +56,17 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         with phase("challenges"):
             for name, inputs in challenges.shapes():
                 _save(folder / f"challenge-{name}.npz", engine.run(inputs))
+            if request["measure"]:
+                _variants(engine, challenges, folder)
         response = _measured(engine, family, challenges, phase, folder) if request["measure"] else {}
     return response | {"libraries": mapped_libraries(), "modules": loaded_runtimes()}
+
+
+def _variants(engine: Engine, challenges: Challenges, folder: Path) -> None:
+    """Judged inputs in another form, whose outputs follow from theirs: rows in another order, a row alone."""
+    _save(folder / "permuted.npz", engine.run(challenges.permuted()[1]))
+    if alone := challenges.alone():
+        _save(folder / "alone.npz", engine.run(alone.inputs))
 
 
 def _measured(engine: Engine, family: Family, challenges: Challenges, phase: PhaseLog, folder: Path) -> dict[str, Any]:
