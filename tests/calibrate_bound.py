@@ -21,10 +21,11 @@ from assay.backends.base import Engine
 from assay.challenge import Challenges
 from assay.evidence.case import Answer
 from assay.evidence.deviation import K
-from assay.evidence.reference import Reference
+from assay.evidence.reference import ACCUMULATION, Reference
 from assay.families.base import Family, Tensors
 from assay.schema import Precision
 
+UNITS = K[Precision.F32] * ACCUMULATION[Precision.F32]
 COLUMNS = ("cpu", "openvino", "onnxruntime")
 
 
@@ -69,7 +70,7 @@ def floors(name: str, seeds: int) -> dict[str, list[float]]:
             expected, masks = reference.outputs(inputs), family.masks(inputs)
             for column, run in runs.items():
                 answer = Answer(label, inputs, dict(run(inputs)), expected, spread, masks)
-                found[column].append(answer.deviation(Precision.F32).share * K[Precision.F32])
+                found[column].append(answer.deviation(Precision.F32).share * UNITS)
     return found
 
 
@@ -79,7 +80,7 @@ def main() -> None:
     seeds = parser.parse_args().seeds
     os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     torch.set_num_threads(1)
-    print(f"errors in noise floors, {seeds} seeds; the bound is {K[Precision.F32]:g}")
+    print(f"errors in units of 2**-24, {seeds} seeds; the bound is {UNITS:g}")
     print(
         "| family | judged | "
         + " | ".join(f"{column}: median, max" for column in COLUMNS)
