@@ -97,11 +97,17 @@ def lock(session: nox.Session) -> None:
         write(everything, sorted({pin for path in ENVS.glob("*.txt") for pin in pinned(path)}))
         compile_pins(session, everything, "--all-extras", *session.posargs)
         write(cuda, (pin for pin in pinned(everything) if CUDA_PACKAGE.match(pin)))
-        for name in PYPROJECT["project"]["optional-dependencies"]:
+        for name in backend_extras():
             pins = Path(folder, f"{name}.txt")
             write(pins, pinned(everything))
             compile_pins(session, pins, "--extra", name, *(() if name == "cuda" else ("--excludes", cuda)))
             shutil.copyfile(pins, ENVS / pins.name)
+
+
+def backend_extras() -> list[str]:
+    """The extras of pyproject.toml that are a backend's, whether it has an environment yet or not."""
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    return [name for name in extras if (ROOT / "src/assay/backends" / f"{name}.py").is_file()]
 
 
 def compile_pins(session: nox.Session, output: Path, *options: str | Path) -> None:

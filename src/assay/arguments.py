@@ -57,6 +57,7 @@ def make_parser() -> tuple[Parser, dict[str, Command]]:
         "  assay run --backend cpu --only-failed            again what was not REAL\n"
         "  assay merge                                      reports/sessions into one matrix\n"
         "  assay expect --output expected.json              what failed is known: run --expect expected.json\n"
+        "  assay export github-benchmark                    the figures, as another program reads them\n"
         "  assay show --json                                the matrix, for a program\n"
         "  assay explain t5 openvino                        how that status was concluded\n"
         "  assay cache prune --to 5G                        keep what was used last\n\n" + EXIT_CODES,
@@ -95,7 +96,7 @@ def make_parser() -> tuple[Parser, dict[str, Command]]:
     run.option("--require-real", action="store_true", help="exit 1 for UNAVAILABLE cells too")
     run.option("--json", action="store_true", help="print the session report, and no progress")
 
-    merge = command("merge", "merge session reports into matrix.json and STATUS.md, and print the matrix",
+    merge = command("merge", "merge session reports into matrix.json, STATUS.md and junit.xml, and print the matrix",
                     EXIT_CODES)  # fmt: skip
     merge.add_argument("paths", metavar="PATH", type=Path, nargs="*", default=[REPORTS / "sessions"],
                        help="reports, and folders of them (default: reports/sessions)")  # fmt: skip
@@ -107,6 +108,13 @@ def make_parser() -> tuple[Parser, dict[str, Command]]:
     expect.add_argument("paths", metavar="PATH", type=Path, nargs="*", default=[REPORTS / "sessions"],
                         help="a matrix, or reports and folders of them (default: reports/sessions)")  # fmt: skip
     expect.option("--output", metavar="FILE", type=Path, help="where to write (default: standard output)")
+
+    export = command("export", "write a merged matrix in a format that other programs read")
+    export.add_argument("format", metavar="FORMAT",
+                        help="junit, github-benchmark, bencher, pytorch, csv, parquet or badges")  # fmt: skip
+    export.add_argument("matrix", metavar="MATRIX", type=Path, nargs="?", default=REPORTS / "matrix.json",
+                        help="default: reports/matrix.json")  # fmt: skip
+    export.option("--output", metavar="DIR", type=Path, default=REPORTS, help="where to write (default: reports)")
 
     show = command("show", "print a merged matrix, its statuses concluded anew from its evidence")
     show.add_argument("matrix", metavar="MATRIX", type=Path, nargs="?", default=REPORTS / "matrix.json",
@@ -131,6 +139,6 @@ def make_parser() -> tuple[Parser, dict[str, Command]]:
     schema = command("schema", "print the JSON Schema of a report")
     schema.add_argument("record", nargs="?", default="session", help="session (default), matrix or expected")
     return parser, {
-        "run": run, "merge": merge, "expect": expect, "show": show, "explain": explain, "doctor": doctor,
-        "cache": cache, "schema": schema,
+        "run": run, "merge": merge, "expect": expect, "export": export, "show": show, "explain": explain,
+        "doctor": doctor, "cache": cache, "schema": schema,
     }  # fmt: skip

@@ -167,7 +167,7 @@ def _writable(folder: Path) -> None:
 
 
 def _merge(arguments: argparse.Namespace) -> int:
-    from assay import backends, expect, families
+    from assay import backends, expect, export, families
     from assay import merge as merging
     from assay.files import write_atomically
     from assay.report import markdown
@@ -187,6 +187,7 @@ def _merge(arguments: argparse.Namespace) -> int:
     _writable(arguments.output)
     write_atomically(arguments.output / "matrix.json", matrix.model_dump_json(indent=1) + "\n")
     write_atomically(arguments.output / "STATUS.md", markdown.render(matrix))
+    export.write("junit", matrix, arguments.output)
     _print(matrix, as_json=arguments.json)
     surprises = expect.surprises([cell for cell in matrix.cells if cell.session], known) if arguments.expect else ()
     _complain(surprises)
@@ -206,6 +207,14 @@ def _expect(arguments: argparse.Namespace) -> int:
     write_atomically(arguments.output, text)
     count = len(found.known_failures)
     print(f"{arguments.output}: {count} known {'failure' if count == 1 else 'failures'}", file=sys.stderr)
+    return OK
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from assay.export import export
+
+    for path in export(arguments.format, arguments.matrix, arguments.output):
+        print(path)
     return OK
 
 
@@ -286,6 +295,6 @@ def _schema(arguments: argparse.Namespace) -> int:
 
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
-    "run": _run, "merge": _merge, "expect": _expect, "show": _show, "explain": _explain, "doctor": _doctor,
-    "cache": _cache, "schema": _schema,
+    "run": _run, "merge": _merge, "expect": _expect, "export": _export, "show": _show, "explain": _explain,
+    "doctor": _doctor, "cache": _cache, "schema": _schema,
 }  # fmt: skip
