@@ -5,6 +5,7 @@ Commands:
     nox -s cuda                       one backend, merged with the reports that are already there
     nox -s openvino -- --family bert  everything after -- goes to `assay run`
     nox -R                            the same again in the environments as they are
+    nox -s compare -- base.json       what changed since then: reports/COMPARISON.md
     nox -s tests -- -k merge          everything after -- goes to pytest
 """
 
@@ -66,6 +67,16 @@ def matrix(session: nox.Session) -> None:
     """Merge all session reports into the status matrix."""
     install(session, "-e", ".", "-c", EVERYTHING)
     session.run("assay", "merge", "reports/sessions", "--output", "reports")
+
+
+@nox.session(default=False)
+def compare(session: nox.Session) -> None:
+    """Compare the matrix with a baseline, `-- BASE`: reports/COMPARISON.md; fails if something got worse."""
+    install(session, "-e", ".", "-c", EVERYTHING)
+    with (ROOT / "reports" / "COMPARISON.md").open("w", encoding="utf-8") as page:
+        session.run(
+            "assay", "compare", *session.posargs, "reports/matrix.json", "--markdown", stdout=page, stderr=sys.stderr
+        )
 
 
 @nox.session(default=False)

@@ -123,14 +123,14 @@ def _run(arguments: argparse.Namespace) -> int:
     for line in cache.enforce(cap, started):
         print(f"assay: {line}", file=sys.stderr)
     if before:
-        return _compare(before, report.cells[0])
+        return _replayed(before, report.cells[0])
     surprises = expect.surprises(report.cells, known, require_real=arguments.require_real)
     if arguments.expect:
         _complain(surprises)
     return BAD if surprises else OK
 
 
-def _compare(before: Cell, after: Cell) -> int:
+def _replayed(before: Cell, after: Cell) -> int:
     from assay.replay import differences
 
     lines = differences(before, after)
@@ -207,6 +207,29 @@ def _expect(arguments: argparse.Namespace) -> int:
     write_atomically(arguments.output, text)
     count = len(found.known_failures)
     print(f"{arguments.output}: {count} known {'failure' if count == 1 else 'failures'}", file=sys.stderr)
+    return OK
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from assay import compare
+    from assay.report import comparison
+
+    if arguments.json and arguments.markdown:
+        raise UsageError("--json and --markdown do not go together")
+    if not 0 <= arguments.threshold < float("inf"):
+        raise UsageError(f"--threshold takes percent, not {arguments.threshold}")
+    base, new = compare.read(arguments.base), compare.read(arguments.new)
+    found = compare.compare(base, new, threshold=arguments.threshold / 100)
+    if arguments.json:
+        print(comparison.to_json(found))
+    elif arguments.markdown:
+        print(comparison.to_markdown(found), end="")
+    else:
+        comparison.print_comparison(found)
+    if found.regressions:
+        return BAD
+    if arguments.update_baseline:
+        compare.update(arguments.base, base, new)
     return OK
 
 
@@ -295,6 +318,6 @@ def _schema(arguments: argparse.Namespace) -> int:
 
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
-    "run": _run, "merge": _merge, "expect": _expect, "export": _export, "show": _show, "explain": _explain,
-    "doctor": _doctor, "cache": _cache, "schema": _schema,
+    "run": _run, "merge": _merge, "expect": _expect, "compare": _compare, "export": _export, "show": _show,
+    "explain": _explain, "doctor": _doctor, "cache": _cache, "schema": _schema,
 }  # fmt: skip
