@@ -33,6 +33,9 @@ machine too (Mytkowicz et al. 2009, Producing wrong data without doing anything 
 ERROR_FACTOR = 2.0
 """Agreement errors of new inputs differ: by up to 1.6 over 40 runs of three cells. What differs by more is shown."""
 
+FEWEST = 5
+"""Figures of a kind from which on it says something that half of them changed."""
+
 Verdict = Literal["regression", "improvement", "change"]
 
 
@@ -162,14 +165,16 @@ def update(path: Path, base: Side, new: Side) -> None:
 def compare(base: Side, new: Side, threshold: float = THRESHOLD) -> Comparison:
     """What changed from one side to the other."""
     named = dict(zip(map(id, base.matrix.cells), names(base.matrix.cells, device=False), strict=True))
+    there = _by_place(new.matrix.cells)
     pairs = [
-        (named[id(old)], old, _partner(old, new.matrix.cells))
+        (named[id(old)], old, _partner(old, there[_place(old)]))
         for old in base.matrix.cells
         if new.asked is None or (old.backend, old.family) in new.asked
     ]
     met = {id(other) for _, _, other in pairs if other}
     pairs = [(name, old, other) for name, old, other in pairs if old.session or (other and other.session)]
     found = Comparison(cells=len(pairs))
+    older, newer = _by_place(base.matrix.superseded), _by_place(new.matrix.superseded)
     figures: list[_Figure] = []
     apart: defaultdict[str, list[str]] = defaultdict(list)
     for name, old, other in pairs:
@@ -179,7 +184,7 @@ def compare(base: Side, new: Side, threshold: float = THRESHOLD) -> Comparison:
             if why := incomparable(old, other):
                 apart[why].append(name)
             else:
-                figures += _figures(name, _runs(old, base.matrix), _runs(other, new.matrix))
+                figures += _figures(name, _runs(old, older[_place(old)]), _runs(other, newer[_place(other)]))
     changes, common = _metric_changes(figures, threshold)
     found.metrics.extend(changes)
     found.common.update(common)
@@ -205,11 +210,20 @@ def incomparable(old: MatrixCell, new: MatrixCell) -> str:
     return next((why for why, (one, other) in facts.items() if one != other), "")
 
 
+def _place(cell: MatrixCell) -> tuple[str, ...]:
+    return cell.family, cell.backend, cell.size, cell.precision
+
+
+def _by_place(cells: Iterable[MatrixCell]) -> defaultdict[tuple[str, ...], list[MatrixCell]]:
+    found: defaultdict[tuple[str, ...], list[MatrixCell]] = defaultdict(list)
+    for cell in cells:
+        found[_place(cell)].append(cell)
+    return found
+
+
 def _partner(cell: MatrixCell, others: Iterable[MatrixCell]) -> MatrixCell | None:
     """The cell of the other side that stands in the same place: the most alike of those that may."""
-    place = (cell.family, cell.backend, cell.size, cell.precision)
-    able = [other for other in others if (other.family, other.backend, other.size, other.precision) == place
-            and _same_model(cell, other)]  # fmt: skip
+    able = [other for other in others if _same_model(cell, other)]
     return max(able, key=lambda other: _likeness(cell, other), default=None)
 
 
@@ -247,13 +261,11 @@ def _share(cell: MatrixCell) -> float | None:
     return check.value / check.bound if check and check.value is not None and check.bound else None
 
 
-def _runs(cell: MatrixCell, matrix: Matrix) -> list[MatrixCell]:
+def _runs(cell: MatrixCell, superseded: Iterable[MatrixCell]) -> list[MatrixCell]:
     """The cell, and what it superseded on an equal machine with equal software: the same thing measured again."""
     return [cell] + [
-        other for other in matrix.superseded
-        if (other.family, other.backend, other.size, other.precision, other.status)
-        == (cell.family, cell.backend, cell.size, cell.precision, cell.status)
-        and not incomparable(cell, other) and cell.session and other.session
+        other for other in superseded
+        if other.status is cell.status and not incomparable(cell, other) and cell.session and other.session
         and (cell.session.environment.assay, cell.session.environment.packages)
         == (other.session.environment.assay, other.session.environment.packages)
     ]  # fmt: skip
@@ -311,5 +323,8 @@ def _metric_changes(figures: Sequence[_Figure], threshold: float) -> tuple[list[
             figure.cell, figure.name, figure.metric.unit, figure.sampled, before, after,
             (len(figure.before), len(figure.after)), ratio, p, verdict,
         ))  # fmt: skip
-    common = {kind: math.exp(median(each.difference for each in members)) for kind, members in kinds.items()}
+    common = {
+        kind: math.exp(median(each.difference for each in members))
+        for kind, members in kinds.items() if len(members) >= FEWEST
+    }  # fmt: skip
     return changes, {kind: ratio for kind, ratio in common.items() if abs(ratio - 1) > threshold}
