@@ -5,6 +5,7 @@ Commands:
     nox -s cuda                       one backend, merged with the reports that are already there
     nox -s openvino -- --family bert  everything after -- goes to `assay run`
     nox -R                            the same again in the environments as they are
+    nox -s compare -- base.json       what changed since then: reports/COMPARISON.md
     nox -s tests -- -k merge          everything after -- goes to pytest
 """
 
@@ -69,6 +70,16 @@ def matrix(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def compare(session: nox.Session) -> None:
+    """Compare the matrix with a baseline, `-- BASE`: reports/COMPARISON.md; fails if something got worse."""
+    install(session, "-e", ".", "-c", EVERYTHING)
+    with (ROOT / "reports" / "COMPARISON.md").open("w", encoding="utf-8") as page:
+        session.run(
+            "assay", "compare", *session.posargs, "reports/matrix.json", "--markdown", stdout=page, stderr=sys.stderr
+        )
+
+
+@nox.session(default=False)
 def tests(session: nox.Session) -> None:
     """Run the tests where all CPU runtimes are installed."""
     install(session, "-e", ".", *group("test"), "-c", EVERYTHING)
@@ -98,11 +109,17 @@ def lock(session: nox.Session) -> None:
         write(everything, sorted({pin for path in ENVS.glob("*.txt") for pin in pinned(path)}))
         compile_pins(session, everything, "--all-extras", *session.posargs)
         write(cuda, (pin for pin in pinned(everything) if CUDA_PACKAGE.match(pin)))
-        for name in PYPROJECT["project"]["optional-dependencies"]:
+        for name in backend_extras():
             pins = Path(folder, f"{name}.txt")
             write(pins, pinned(everything))
             compile_pins(session, pins, "--extra", name, *(() if name == "cuda" else ("--excludes", cuda)))
             shutil.copyfile(pins, ENVS / pins.name)
+
+
+def backend_extras() -> list[str]:
+    """The extras of pyproject.toml that are a backend's, whether it has an environment yet or not."""
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    return [name for name in extras if (ROOT / "src/assay/backends" / f"{name}.py").is_file()]
 
 
 def compile_pins(session: nox.Session, output: Path, *options: str | Path) -> None:

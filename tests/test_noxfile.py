@@ -59,7 +59,7 @@ def test_the_other_sessions_are_there_when_asked_for() -> None:
 
 def test_every_session_is_explained_in_a_line() -> None:
     lines = [line for line in nox("-l").splitlines() if line.startswith(("* ", "- "))]
-    assert len(lines) == len(NAMES) + 4
+    assert len(lines) == len(NAMES) + 5
     for line in lines:
         assert re.fullmatch(r"[*-] [a-z]+ (\[backend\] )?-> [A-Z].{20,}", line), line
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,6 +17,7 @@ exit codes:
   1    run: some cell is anything else (--require-real: or UNAVAILABLE);
        merge: some file could not be read, the others are merged;
        both with --expect: some cell is not as expected, in a line each;
+       compare: something got worse;
        run --replay: some verdict is another one than in the report, in a line each
   2    a mistake in what was asked for, in one line
   130  interrupted; what was finished is kept
@@ -57,6 +59,8 @@ def make_parser() -> tuple[Parser, dict[str, Command]]:
         "  assay run --backend cpu --only-failed            again what was not REAL\n"
         "  assay merge                                      reports/sessions into one matrix\n"
         "  assay expect --output expected.json              what failed is known: run --expect expected.json\n"
+        "  assay compare baseline.json reports/matrix.json  what changed; exit 1 if something got worse\n"
+        "  assay export github-benchmark                    the figures, as another program reads them\n"
         "  assay show --json                                the matrix, for a program\n"
         "  assay explain t5 openvino                        how that status was concluded\n"
         "  assay cache prune --to 5G                        keep what was used last\n\n" + EXIT_CODES,
@@ -64,11 +68,14 @@ def make_parser() -> tuple[Parser, dict[str, Command]]:
     parser.add_argument("--version", action="version", version=f"assay {__version__}")
     group = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=Command)
 
+    commands: dict[str, Command] = {}
+
     def command(name: str, text: str, epilog: str = "") -> Command:
         added: Command = group.add_parser(
             name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=epilog, allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
+        commands[name] = added
         return added
 
     run = command("run", "run families on one backend and write a session report", EXIT_CODES)
@@ -95,7 +102,7 @@ def make_parser() -> tuple[Parser, dict[str, Command]]:
     run.option("--require-real", action="store_true", help="exit 1 for UNAVAILABLE cells too")
     run.option("--json", action="store_true", help="print the session report, and no progress")
 
-    merge = command("merge", "merge session reports into matrix.json and STATUS.md, and print the matrix",
+    merge = command("merge", "merge session reports into matrix.json, STATUS.md and junit.xml, and print the matrix",
                     EXIT_CODES)  # fmt: skip
     merge.add_argument("paths", metavar="PATH", type=Path, nargs="*", default=[REPORTS / "sessions"],
                        help="reports, and folders of them (default: reports/sessions)")  # fmt: skip
@@ -108,6 +115,39 @@ def make_parser() -> tuple[Parser, dict[str, Command]]:
                         help="a matrix, or reports and folders of them (default: reports/sessions)")  # fmt: skip
     expect.option("--output", metavar="FILE", type=Path, help="where to write (default: standard output)")
 
+    _add_readers(command)
+    doctor = command("doctor", "say which backends can run here, and why not")
+    doctor.option("--json", action="store_true", help="print it as JSON")
+
+    cache = command("cache", "list, prune or clear what is kept of test models and exports")
+    cache.add_argument("action", metavar="ACTION", nargs="?", default="list", help="list (default), prune or clear")
+    cache.option("--to", metavar="SIZE", help="with prune: what may be kept, such as 500M or 20G (default: the cap)")
+    cache.option("--json", action="store_true", help="print it as JSON")
+
+    schema = command("schema", "print the JSON Schema of a report")
+    schema.add_argument("record", nargs="?", default="session", help="session (default), matrix or expected")
+    return parser, commands
+
+
+def _add_readers(command: Callable[..., Command]) -> None:
+    """The commands that read what `merge` wrote."""
+    compare = command("compare", "say what changed between two matrices, or session reports of them", EXIT_CODES)
+    for side in ("base", "new"):
+        compare.add_argument(side, metavar=side.upper(), type=Path,
+                             help="a matrix, or a session report or a folder of them")  # fmt: skip
+    compare.option("--threshold", metavar="PERCENT", type=float, default=5.0,
+                   help="the least change of a figure that counts (default: 5)")  # fmt: skip
+    compare.option("--json", action="store_true", help="print it as JSON, figures without a change included")
+    compare.option("--markdown", action="store_true", help="print it as Markdown")
+    compare.option("--update-baseline", action="store_true", help="replace BASE by NEW, if nothing got worse")
+
+    export = command("export", "write a merged matrix in a format that other programs read")
+    export.add_argument("format", metavar="FORMAT",
+                        help="junit, github-benchmark, bencher, pytorch, csv, parquet or badges")  # fmt: skip
+    export.add_argument("matrix", metavar="MATRIX", type=Path, nargs="?", default=REPORTS / "matrix.json",
+                        help="default: reports/matrix.json")  # fmt: skip
+    export.option("--output", metavar="DIR", type=Path, default=REPORTS, help="where to write (default: reports)")
+
     show = command("show", "print a merged matrix, its statuses concluded anew from its evidence")
     show.add_argument("matrix", metavar="MATRIX", type=Path, nargs="?", default=REPORTS / "matrix.json",
                       help="default: reports/matrix.json")  # fmt: skip
@@ -119,18 +159,3 @@ def make_parser() -> tuple[Parser, dict[str, Command]]:
     explain.option("--matrix", metavar="FILE", type=Path, default=REPORTS / "matrix.json",
                    help="default: reports/matrix.json")  # fmt: skip
     explain.option("--json", action="store_true", help="print the cells as JSON")
-
-    doctor = command("doctor", "say which backends can run here, and why not")
-    doctor.option("--json", action="store_true", help="print it as JSON")
-
-    cache = command("cache", "list, prune or clear what is kept of test models and exports")
-    cache.add_argument("action", metavar="ACTION", nargs="?", default="list", help="list (default), prune or clear")
-    cache.option("--to", metavar="SIZE", help="with prune: what may be kept, such as 500M or 20G (default: the cap)")
-    cache.option("--json", action="store_true", help="print it as JSON")
-
-    schema = command("schema", "print the JSON Schema of a report")
-    schema.add_argument("record", nargs="?", default="session", help="session (default), matrix or expected")
-    return parser, {
-        "run": run, "merge": merge, "expect": expect, "show": show, "explain": explain, "doctor": doctor,
-        "cache": cache, "schema": schema,
-    }  # fmt: skip

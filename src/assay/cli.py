@@ -123,14 +123,14 @@ def _run(arguments: argparse.Namespace) -> int:
     for line in cache.enforce(cap, started):
         print(f"assay: {line}", file=sys.stderr)
     if before:
-        return _compare(before, report.cells[0])
+        return _replayed(before, report.cells[0])
     surprises = expect.surprises(report.cells, known, require_real=arguments.require_real)
     if arguments.expect:
         _complain(surprises)
     return BAD if surprises else OK
 
 
-def _compare(before: Cell, after: Cell) -> int:
+def _replayed(before: Cell, after: Cell) -> int:
     from assay.replay import differences
 
     lines = differences(before, after)
@@ -167,7 +167,7 @@ def _writable(folder: Path) -> None:
 
 
 def _merge(arguments: argparse.Namespace) -> int:
-    from assay import backends, expect, families
+    from assay import backends, expect, export, families
     from assay import merge as merging
     from assay.files import write_atomically
     from assay.report import markdown
@@ -187,6 +187,7 @@ def _merge(arguments: argparse.Namespace) -> int:
     _writable(arguments.output)
     write_atomically(arguments.output / "matrix.json", matrix.model_dump_json(indent=1) + "\n")
     write_atomically(arguments.output / "STATUS.md", markdown.render(matrix))
+    export.write("junit", matrix, arguments.output)
     _print(matrix, as_json=arguments.json)
     surprises = expect.surprises([cell for cell in matrix.cells if cell.session], known) if arguments.expect else ()
     _complain(surprises)
@@ -206,6 +207,37 @@ def _expect(arguments: argparse.Namespace) -> int:
     write_atomically(arguments.output, text)
     count = len(found.known_failures)
     print(f"{arguments.output}: {count} known {'failure' if count == 1 else 'failures'}", file=sys.stderr)
+    return OK
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from assay import compare
+    from assay.report import comparison
+
+    if arguments.json and arguments.markdown:
+        raise UsageError("--json and --markdown do not go together")
+    if not 0 <= arguments.threshold < float("inf"):
+        raise UsageError(f"--threshold takes percent, not {arguments.threshold}")
+    base, new = compare.read(arguments.base), compare.read(arguments.new)
+    found = compare.compare(base, new, threshold=arguments.threshold / 100)
+    if arguments.json:
+        print(comparison.to_json(found))
+    elif arguments.markdown:
+        print(comparison.to_markdown(found), end="")
+    else:
+        comparison.print_comparison(found)
+    if found.regressions:
+        return BAD
+    if arguments.update_baseline:
+        compare.update(arguments.base, base, new)
+    return OK
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from assay.export import export
+
+    for path in export(arguments.format, arguments.matrix, arguments.output):
+        print(path)
     return OK
 
 
@@ -286,6 +318,6 @@ def _schema(arguments: argparse.Namespace) -> int:
 
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
-    "run": _run, "merge": _merge, "expect": _expect, "show": _show, "explain": _explain, "doctor": _doctor,
-    "cache": _cache, "schema": _schema,
+    "run": _run, "merge": _merge, "expect": _expect, "compare": _compare, "export": _export, "show": _show,
+    "explain": _explain, "doctor": _doctor, "cache": _cache, "schema": _schema,
 }  # fmt: skip

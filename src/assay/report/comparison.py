@@ -1,0 +1,103 @@
+"""What `assay compare` found: for a terminal, as Markdown, and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from assay.compare import Comparison, MetricChange, Verdict
+from assay.report import units
+from assay.report.markdown import _table, _text
+from assay.schema import Metric
+
+GLYPHS: dict[Verdict, str] = {"regression": "✘", "improvement": "✔", "change": "·"}
+STYLES: dict[Verdict, str] = {"regression": "red", "improvement": "green", "change": "dim"}
+HEAD = ("", "cell", "figure", "base", "new", "ratio", "p")
+
+
+def to_json(found: Comparison) -> str:
+    """All of it, figures without a change included."""
+    return json.dumps(
+        {"regressions": found.regressions, "improvements": found.improvements, **asdict(found)}, indent=1, default=dict
+    )
+
+
+def print_comparison(found: Comparison, file: TextIO | None = None, *, width: int | None = None) -> None:
+    """Summary, statuses, figures, notes; colour helps, glyph and word say it."""
+    console = Console(file=file, width=width, highlight=False, emoji=False, markup=False)
+    console.print(Text(summary(found), style="bold"))
+    for each in found.statuses:
+        line = f"{GLYPHS[each.verdict]} {each.verdict}: {_status(each.cell, each.base, each.new, each.reason)}"
+        console.print(Text(line, style=STYLES[each.verdict]))
+    changed = _changed(found)
+    if changed:
+        table = Table(*HEAD, box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+        for metric in changed:
+            table.add_row(*_line(metric), style=STYLES[metric.verdict or "change"])
+        console.print(table)
+    for note in _notes(found):
+        console.print(Text(note, style="dim"))
+
+
+def to_markdown(found: Comparison) -> str:
+    """A section for a pull request or a job summary."""
+    parts = ["## Compared with the baseline", _text(summary(found)) + "."]
+    if found.statuses:
+        parts.append("\n".join(
+            f"- {GLYPHS[each.verdict]} **{each.verdict}** "
+            + _text(_status(each.cell, each.base, each.new, each.reason)) for each in found.statuses
+        ))  # fmt: skip
+    if changed := _changed(found):
+        lines = [[_text(part) for part in _line(each)] for each in changed]
+        parts.append(_table(HEAD, lines))
+    parts += [_text(note) for note in _notes(found)]
+    return "\n\n".join(parts) + "\n"
+
+
+def summary(found: Comparison) -> str:
+    """`1 regression, 2 improvements in 30 cells and 94 figures`."""
+    counts = [
+        f"{count} {word if count == 1 else f'{word}s'}"
+        for count, word in ((found.regressions, "regression"), (found.improvements, "improvement"))
+        if count
+    ]
+    return f"{', '.join(counts) or 'No regression'} in {found.cells} cells and {len(found.metrics)} figures"
+
+
+def _changed(found: Comparison) -> list[MetricChange]:
+    order = ("regression", "improvement", "change")
+    changed = [each for each in found.metrics if each.verdict]
+    return sorted(changed, key=lambda each: (order.index(each.verdict or "change"), each.p))
+
+
+def _status(cell: str, base: str, new: str, reason: str) -> str:
+    return units.plain(f"{cell}: {base} → {new}" + (f": {reason}" if reason else ""))
+
+
+def _line(change: MetricChange) -> Sequence[str]:
+    verdict = change.verdict or "change"
+    runs = "" if change.runs == (1, 1) else f" ({change.runs[0]} and {change.runs[1]} runs)"
+    figure = units.plain(change.metric.replace("_", " ")) + (", fastest" if change.sampled else "")
+    base, new = (units.quantity(Metric(value=value, unit=change.unit)) for value in (change.base, change.new))
+    return (
+        f"{GLYPHS[verdict]} {verdict}", units.plain(change.cell), figure, units.plain(base), units.plain(new),
+        f"×{change.ratio:.2f}{runs}", f"{change.p:.1g}",
+    )  # fmt: skip
+
+
+def _notes(found: Comparison) -> Iterator[str]:
+    for each in found.errors:
+        shares = f"{units.number(each.base)} → {units.number(each.new)}"
+        yield units.plain(f"{each.cell}: agreement error, in shares of its bound: {shares}")
+    for kind, ratio in found.common.items():
+        yield (
+            f"Half of all {units.plain(kind)} changed by ×{ratio:.2f} or more: machine, or something that all share. "
+            "Several runs of each side, taken alternately, tell."
+        )
+    yield from map(units.plain, found.notes)
