@@ -132,6 +132,15 @@ def test_a_record_without_hashes_is_not_judged(site: Path) -> None:
     assert compared(site).open == ["the install record of plugin has no hash for a used file"]
 
 
+def test_what_broken_installations_left_is_no_error(site: Path) -> None:
+    (site / "aborted-1.dist-info").mkdir()
+    install(site, "damaged", {})
+    info = site / f"damaged-{VERSION}.dist-info"
+    (info / "RECORD").write_text("damaged.py\n\ndamaged/a.py,sha256=AAAA,many\n")
+    (info / "direct_url.json").write_text("{")
+    assert compared(site).compared == 4
+
+
 def test_assay_and_python_itself_are_not_what_served(site: Path) -> None:
     standard = Path(sysconfig.get_paths()["stdlib"]) / "json/__init__.py"
     assert compared(site, Path(OWN) / "cell.py", standard) == compared(site)

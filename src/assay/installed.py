@@ -15,6 +15,7 @@ import sys
 import sysconfig
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
 from importlib.metadata import Distribution, distributions
@@ -133,7 +134,9 @@ class Installation:
         """By name; of several with one name the first is what Python imports."""
         found: dict[str, Distribution] = {}
         for each in distributions() if self._path is None else distributions(path=list(self._path)):
-            found.setdefault(each.name, each)
+            # What an aborted installation left has no metadata; an egg-info may be a file by itself.
+            if any(each.read_text(name) for name in ("METADATA", "PKG-INFO", "")):
+                found.setdefault(each.name, each)
         return found
 
     @cached_property
@@ -142,11 +145,13 @@ class Installation:
         found: dict[str, Recorded] = {}
         for name, distribution in self._found.items():
             base = _base(distribution)
-            for path, digest, size in csv.reader((distribution.read_text("RECORD") or "").splitlines()):
+            for path, digest, size, *_ in (
+                [*row, "", ""] for row in csv.reader((distribution.read_text("RECORD") or "").splitlines()) if row
+            ):
                 algorithm, _, value = digest.partition("=")
                 known = value and algorithm in hashlib.algorithms_guaranteed
                 found[os.path.normpath(f"{base}/{path}")] = Recorded(
-                    name, (algorithm, value) if known else None, int(size) if size else None
+                    name, (algorithm, value) if known else None, int(size) if size.isdecimal() else None
                 )
         return found
 
@@ -230,7 +235,9 @@ class Installation:
     def _editable(self) -> dict[str, str]:
         found = {}
         for name, distribution in self._found.items():
-            url = json.loads(distribution.read_text("direct_url.json") or "{}")
+            url = {}
+            with suppress(ValueError):
+                url = json.loads(distribution.read_text("direct_url.json") or "{}")
             if url.get("dir_info", {}).get("editable"):
                 found[name] = os.path.realpath(unquote(urlparse(url["url"]).path))
         return found
