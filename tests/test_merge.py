@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from assay.errors import UsageError
 from assay.merge import merge, read, read_matrix
-from assay.schema import Cell, Layer, Matrix, MatrixCell, Precision, SessionReport, Status
+from assay.schema import Cell, Digest, Layer, Matrix, MatrixCell, Precision, SessionReport, Status
 from tests import strategies as make
 
 FAMILIES, BACKENDS = make.FAMILIES, make.BACKENDS
@@ -253,6 +253,24 @@ def test_columns_with_another_torch_are_named_but_not_other_builds_of_it() -> No
     assert not merged(session("cpu", "2.13.0+cpu"), session("cuda", "2.13.0")).warnings
     (warning,) = merged(session("cpu", "2.12.0"), session("cuda", "2.13.0")).warnings
     assert warning == "torch differs between columns: 2.12.0 in cpu; 2.13.0 in cuda"
+
+
+def test_judges_that_disagree_about_one_checkpoint_are_named() -> None:
+    def session(backend: str, total: float, **changes: Any) -> SessionReport:
+        digest = Digest(output="logits", sums=(1.0, total), tolerance=1e-13)
+        return make.report(make.cell(backend=backend, digests=(digest,), **changes), session=backend)
+
+    close, far = session("cuda", 2 + 1.5e-13), session("openvino", 2 + 1e-9)
+    assert not merged(session("cpu", 2.0), close).warnings
+    (warning,) = merged(far, session("cpu", 2.0), close).warnings
+    sha = make.checkpoint("bert-tiny").sha256[:8]
+    environment = "(torch 2.13.0+cpu, on box)"
+    assert warning == (
+        f"bert, tiny, model {sha}: the judges disagree about the reference: "
+        f"cpu {environment}, cuda {environment}; openvino {environment}"
+    )
+    other = session("openvino", 3.0, checkpoint=make.checkpoint("other", "path"))
+    assert not merged(session("cpu", 2.0), other).warnings
 
 
 # Files

@@ -12,12 +12,14 @@ from typing import Any, TypeVar
 from assay import families
 from assay.challenge import draw_seed
 from assay.devices import Device
+from assay.evidence.placement import RUNTIME_LIBRARIES
 from assay.families.generation import GeneratingFamily
+from assay.installed import Findings, Installation, source_file
 from assay.measure.statistics import duration, once
 from assay.plan import SIZES, Plan
 from assay.roles.process import Answer, OnPhase, Request, RoleFailed
 from assay.schedule import Work
-from assay.schema import Cell, CheckpointRef, Evidence, Metric, Phase, Unavailability
+from assay.schema import Cell, CheckpointRef, Digest, Evidence, Metric, Phase, Unavailability
 from assay.tensor_files import is_small
 
 RUNNER = ("assay.roles.runner", "assay.measure.clock")
@@ -54,13 +56,16 @@ def small(plan: Plan, family: str) -> bool:
 class CellRun:
     """Runs one cell; what its roles answered is kept as it comes, so that a failure loses nothing."""
 
-    def __init__(self, plan: Plan, family: str, device: Device, folder: Path, on_phase: OnPhase) -> None:
+    def __init__(
+        self, plan: Plan, family: str, device: Device, folder: Path, on_phase: OnPhase, installation: Installation
+    ) -> None:
         self._plan = plan
         self._family = families.load(family)
         self._device = device
         self._torch_preload, self._runner_preload = preloads(plan)
         self._folder = folder
         self._on_phase = on_phase
+        self._installation = installation
         self._large = not small(plan, family)
         self._seconds = 0.0
         self._phases: list[Phase] = []
@@ -100,10 +105,13 @@ class CellRun:
         run = yield from self._run(built, "checkpoint", seed, "run", measure=True)
         preprocessed = yield from self._preprocess(built, seed)
         yield from self._run(built, "twin", seed, "twin", measure=False)
-        judged = yield from self._judge(built, seed, run)
+        installed = self._compared(run)
+        self._record["software"] = dict(installed.served)
+        judged = yield from self._judge(built, seed, run, installed)
         self._record["evidence"] = tuple(Evidence.model_validate(each) for each in judged["evidence"])
         self._record["transcript"] = judged["transcript"]
         known = ["replayed: the inputs were known beforehand"] if self._plan.seed else []
+        self._record["digests"] = tuple(Digest.model_validate(each) for each in judged["digests"])
         self._record["notes"] = (*judged["notes"], *preprocessed["notes"], *known)
         self._record["samples"] = {"latency": tuple(run.response["samples"])}
         if preprocessed["samples"]:
@@ -159,7 +167,18 @@ class CellRun:
         answer = yield from self._call("preprocessor", self._torch_preload, request, "preprocess", alone=True)
         return answer.response
 
-    def _judge(self, built: Mapping[str, Any], seed: str, run: Answer) -> Steps[dict[str, Any]]:
+    def _compared(self, run: Answer) -> Findings:
+        """The software that the runner used, beside its install records: in this process no engine ever ran."""
+        seen = run.response["software"]
+        return self._installation.compare(
+            seen["modules"],
+            seen["libraries"] or (),
+            seen["code"],
+            backend=source_file(self._plan.backend),
+            runtimes=(*RUNTIME_LIBRARIES, *self._plan.backend.libraries),
+        )
+
+    def _judge(self, built: Mapping[str, Any], seed: str, run: Answer, installed: Findings) -> Steps[dict[str, Any]]:
         request = {
             "backend": self._plan.backend.name,
             "device": asdict(self._device),
@@ -172,6 +191,7 @@ class CellRun:
             "run": str(self._folder / "run"),
             "twin_run": str(self._folder / "twin"),
             "runner": run.response,
+            "installed": installed.to_json(),
             "wall": run.wall,
         }
         return (yield from self._call("judge", self._torch_preload, request, "judge")).response

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from assay.errors import UsageError
+from assay.errors import UsageError, listed
+from assay.evidence.digest import groups
 from assay.schema import (
     OWN,
     SCHEMA_VERSION,
@@ -235,7 +236,7 @@ def merge(reports: Iterable[SessionReport], families: Sequence[str], backends: S
     return Matrix(
         cells=tuple(cells),
         superseded=tuple(seen.cell for seen in sorted(superseded, key=order)),
-        warnings=(*_hash_warnings(cells), *_version_warnings(cells)),
+        warnings=(*_hash_warnings(cells), *_digest_warnings(cells), *_version_warnings(cells)),
     )
 
 
@@ -353,6 +354,27 @@ def _hash_warnings(cells: Sequence[MatrixCell]) -> list[str]:
         for (family, size, precision), hashes in rows.items()
         if len(hashes) > 1
     ]
+
+
+def _digest_warnings(cells: Sequence[MatrixCell]) -> list[str]:
+    """Judges should agree about a checkpoint whatever column they judge; where they do not, it is said who does not."""
+    rows: defaultdict[tuple[object, ...], list[MatrixCell]] = defaultdict(list)
+    for cell in cells:
+        if cell.session and cell.checkpoint and cell.digests:
+            rows[cell.family, cell.size, cell.checkpoint.sha256, cell.workloads].append(cell)
+    return [
+        f"{family}, {size}, model {str(sha)[:8]}: the judges disagree about the reference: " + "; ".join(apart)
+        for (family, size, sha, _), row in rows.items()
+        if len(apart := [listed(names) for names in groups([(_judge(cell), cell.digests) for cell in row])]) > 1
+    ]
+
+
+def _judge(cell: MatrixCell) -> str:
+    """Column and environment of a judge."""
+    assert cell.session
+    packages = cell.session.environment.packages
+    software = " ".join(f"{name} {packages[name]}" for name in COMPARED if name in packages)
+    return f"{cell.backend} ({', '.join(filter(None, (software, f'on {cell.session.machine.name}')))})"
 
 
 def _version_warnings(cells: Sequence[MatrixCell]) -> list[str]:

@@ -213,6 +213,17 @@ class CheckpointRef(Record):
     revision: str | None = None
 
 
+class Digest(Record):
+    """The reference's output for inputs that are the same in every environment, as a few sums of it with random signs.
+
+    `tolerance` is how far float64 arithmetic may move each of them (`assay.evidence.digest`).
+    """
+
+    output: str
+    sums: tuple[Finite, ...]
+    tolerance: Finite = Field(ge=0)
+
+
 class Workload(Record):
     """A named shape of inputs. Lengths are tokens (new ones: decoded); `seconds` is sound; `frames` is video."""
 
@@ -229,9 +240,10 @@ class Workload(Record):
 class Cell(Record):
     """One family on one backend in one session: what was observed. The status is derived.
 
-    `notes` are sentences about the checkpoint that no status follows from: no tokenizer, tensors left over.
-    `transcript` is what the backend's outputs for one challenge read as, by the checkpoint's own tokenizer: the text
-    that it generates, or hears.
+    `software` has the version of every distribution whose files the runner used, `digests` what its judge's reference
+    gave for inputs that never change. `notes` are sentences about the checkpoint that no status follows from: no
+    tokenizer, tensors left over. `transcript` is what the backend's outputs for one challenge read as, by the
+    checkpoint's own tokenizer: the text that it generates, or hears.
     """
 
     derived = frozenset({"status", "reason"})
@@ -247,6 +259,8 @@ class Cell(Record):
     samples: dict[str, tuple[Finite, ...]] = Field(default_factory=dict)
     phases: tuple[Phase, ...] = ()
     seeds: dict[str, str] = Field(default_factory=dict)
+    software: dict[str, str] = Field(default_factory=dict)
+    digests: tuple[Digest, ...] = ()
     notes: tuple[str, ...] = ()
     transcript: str | None = None
     failure: Failure | None = None

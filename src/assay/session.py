@@ -16,6 +16,7 @@ from assay.cell import CellRun, preloads
 from assay.devices import choose
 from assay.errors import Unavailable
 from assay.files import write_atomically
+from assay.installed import Installation
 from assay.machine import describe_environment, describe_machine, threads
 from assay.plan import Plan
 from assay.progress import Progress
@@ -68,11 +69,14 @@ def run_session(
     else:
         needs.check(plan, remaining)
         progress.session(plan.backend.name, remaining)
+        installation = Installation()
         with tempfile.TemporaryDirectory(prefix="assay-") as folder, Servers(plan.timeout) as servers:
             for preload in preloads(plan) if remaining else ():
                 servers.start(preload)
             cells = (
-                CellRun(plan, family, device, Path(folder) / family, partial(progress.phase, family)).run()
+                CellRun(
+                    plan, family, device, Path(folder) / family, partial(progress.phase, family), installation
+                ).run()
                 for family in remaining
             )
             for cell in Schedule(servers, width()).run(cells):

@@ -242,9 +242,40 @@ class Telephoning(OnnxRuntime):
         return super().open(artifact, device=device, precision=precision, phase=phase)
 
 
+class Patched(OnnxRuntime):
+    """Replaces a method of the runtime by one that computes the same."""
+
+    name = "patched"
+
+    def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> Engine:
+        from onnxruntime import InferenceSession
+
+        honest = InferenceSession.run
+
+        def run(session: InferenceSession, *arguments: object, **options: object) -> object:
+            return honest(session, *arguments, **options)
+
+        InferenceSession.run = run
+        return super().open(artifact, device=device, precision=precision, phase=phase)
+
+
+class MockedEngine(Wrapped):
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self._fallbacks = [{"cpu": MagicMock(spec=Engine)}]
+
+
+class Mocked(Impostor):
+    """Computes, and keeps a mock for another day."""
+
+    name = "mocked"
+    engine = MockedEngine
+
+
 zeros, cached, magic, random_weights = Zeros(), Cached(), Magic(), RandomWeights()
 torch_inside, lowered, crashing, hanging = TorchInside(), Lowered(), Crashing(), Hanging()
 homeless, telephoning, stale = Homeless(), Telephoning(), Stale()
+patched, mocked = Patched(), Mocked()
 
 ENTRY_POINTS = {
     backend.name: f"assay_impostors:{name}"

@@ -15,6 +15,7 @@ from assay.errors import UsageError
 from assay.evidence import LAYERS
 from assay.report.explain import again, find, print_cells
 from assay.schema import Cell, Layer, Matrix, MatrixCell
+from assay.status import REQUIRED
 from tests import strategies as make
 
 
@@ -36,12 +37,10 @@ def test_a_real_cell_shows_every_number_with_its_bound() -> None:
     lines = text.splitlines()
     assert lines[0] == "BERT on cpu: ✔ REAL"
     for layer, checks in LAYERS.items():
-        if layer is Layer.PROVENANCE:
-            continue
-        assert f"✔ {layer} passed" in lines
+        needed = "" if layer in REQUIRED else "; REAL does not need it, as long as it has not failed"
+        assert f"✔ {layer} passed{needed}" in lines
         for name in checks:
             assert f"  ✔ {name} 1.00e-07, at most 1.00e-06: {name} was looked at" in lines
-    assert "? provenance not judged; REAL does not need it, as long as it has not failed" in lines
     for part in (make.checkpoint("bert-tiny").sha256, "seed 0123abcd", "session s1 on box", "torch 2.13.0+cpu",
                  "no tokenizer; all inputs are synthetic"):  # fmt: skip
         assert part in text

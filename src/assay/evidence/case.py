@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from assay.devices import Device
     from assay.evidence.reference import Reference
     from assay.families.base import Tensors
+    from assay.installed import Findings
 
 KEPT = 2**30
 """Parameters whose float64 copies the judge keeps; a larger model's stay float32 and are widened where they are used,
@@ -92,6 +93,23 @@ class Decoding:
 
 
 @dataclass(frozen=True)
+class Software:
+    """By what software the call was served.
+
+    Attributes:
+        findings: the files that were used, compared with the install records by the parent.
+        mocks: where objects of `unittest.mock` were found: in modules, in the engine, in its answer.
+        whole: whether everything that the engine holds was looked at.
+        told: whether the system says which libraries a process has mapped.
+    """
+
+    findings: Findings
+    mocks: Sequence[str]
+    whole: bool
+    told: bool
+
+
+@dataclass(frozen=True)
 class Case:
     """All observations of a cell.
 
@@ -107,6 +125,7 @@ class Case:
         operations: the trace.
         libraries: shared libraries mapped in the runner; None where the system does not tell.
         modules: Python packages of runtimes that the runner imported.
+        software: what the runner had in its process, beside the install records.
     """
 
     backend: Backend
@@ -127,6 +146,7 @@ class Case:
     operations: Sequence[Operation]
     libraries: Sequence[str] | None
     modules: Sequence[str]
+    software: Software
 
 
 def error_check(name: str, answers: Iterable[Answer], precision: Precision) -> Check:

@@ -16,11 +16,12 @@ from assay.backends.base import Artifact, Operation
 from assay.challenge import Challenges
 from assay.devices import Device
 from assay.errors import UsageError, listed
-from assay.evidence import agreement, placement, provenance, timing, weights
-from assay.evidence.case import Answer, Arrays, Case, Decoding
+from assay.evidence import agreement, digest, placement, provenance, timing, weights
+from assay.evidence.case import Answer, Arrays, Case, Decoding, Software
 from assay.evidence.reference import Reference
 from assay.families.base import Config, Family, Tensors
 from assay.families.generation import GeneratingFamily
+from assay.installed import Findings
 from assay.roles.phases import PhaseLog
 from assay.schema import Evidence, Precision
 from assay.tensor_files import is_small
@@ -34,11 +35,12 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     Args:
         request: `backend`, `device`, `precision`, `seed`, `config`, `checkpoint` and `twin` (paths), `artifact`,
-            `run` and `twin_run` (folders with outputs), `runner` (its response), `wall` (seconds).
+            `run` and `twin_run` (folders with outputs), `runner` (its response), `wall` (seconds),
+            `installed` (what of its software is as the install records say).
         folder: this role's folder.
 
     Returns:
-        `evidence`, `notes` for the user, and the `transcript` of one call, if it has one.
+        `evidence`, `digests` of the reference, `notes` for the user, and the `transcript` of one call, if it has one.
     """
     import torch
 
@@ -53,8 +55,13 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         case = _case(request, family, config, artifact, checkpoint)
     with phase("evidence"):
         evidence: list[Evidence] = [layer.judge(case) for layer in LAYERS]
+    with phase("digest"):
+        inputs = Challenges(family, config, digest.SEED).timed(0)
+        outputs = case.reference.outputs(inputs)
+        digests = digest.digests(outputs, family.masks(inputs), case.traced, case.precision)
     return {
         "evidence": [each.model_dump(mode="json") for each in evidence],
+        "digests": [each.model_dump(mode="json") for each in digests],
         "notes": _notes(case),
         "transcript": _transcript(case, family),
     }
@@ -130,6 +137,12 @@ def _case(request: dict[str, Any], family: Family, config: Config, artifact: Art
         operations=[Operation(**operation) for operation in runner["trace"]],
         libraries=runner["libraries"],
         modules=runner["modules"],
+        software=Software(
+            findings=Findings(**request["installed"]),
+            mocks=runner["software"]["mocks"],
+            whole=runner["software"]["whole"],
+            told=runner["software"]["libraries"] is not None,
+        ),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from assay.families.generation import GeneratingFamily
 from assay.measure import memory
 from assay.measure.clock import time_calls, time_decoding
 from assay.roles.phases import PhaseLog
+from assay.roles.software import mapped_libraries, seen_running, software
 from assay.schema import Precision
 
 BUDGET = 0.5
@@ -58,8 +59,8 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
                 _save(folder / f"challenge-{name}.npz", engine.run(inputs))
             if request["measure"]:
                 _variants(engine, challenges, folder)
-        response = _measured(engine, family, challenges, phase, folder) if request["measure"] else {}
-    return response | {"libraries": mapped_libraries(), "modules": loaded_runtimes()}
+        response = _measured(engine, family, challenges, phase, folder, backend.preload) if request["measure"] else {}
+    return response | {"libraries": library_names(), "modules": loaded_runtimes()}
 
 
 def _variants(engine: Engine, challenges: Challenges, folder: Path) -> None:
@@ -69,7 +70,9 @@ def _variants(engine: Engine, challenges: Challenges, folder: Path) -> None:
         _save(folder / "alone.npz", engine.run(alone.inputs))
 
 
-def _measured(engine: Engine, family: Family, challenges: Challenges, phase: PhaseLog, folder: Path) -> dict[str, Any]:
+def _measured(
+    engine: Engine, family: Family, challenges: Challenges, phase: PhaseLog, folder: Path, runtimes: Sequence[str]
+) -> dict[str, Any]:
     with phase("measure"):
         timed = time_calls(engine.run, challenges.timed, budget=BUDGET, least=LEAST, choose=secrets.randbelow)
         for number, outputs in timed.kept.items():
@@ -81,14 +84,18 @@ def _measured(engine: Engine, family: Family, challenges: Challenges, phase: Pha
         "device_memory": engine.device_memory(),
     }
     with phase("trace"):
-        traced, operations = engine.trace(challenges.traced())
+        with seen_running() as ran:
+            traced, operations = engine.trace(challenges.traced())
         _save(folder / "traced.npz", traced)
+    with phase("software"):
+        found = software([engine, traced], ran, runtimes)
     return {
         "samples": timed.samples,
         "kept": sorted(timed.kept),
         "decoding": decoding,
         "memory": figures,
         "trace": [asdict(operation) for operation in operations],
+        "software": found,
     }
 
 
@@ -117,13 +124,10 @@ def _save(path: Path, outputs: Mapping[str, np.ndarray]) -> None:
     np.savez(path, **{name: array for name, array in arrays.items() if array.dtype.kind in "fiub"})
 
 
-def mapped_libraries() -> list[str] | None:
-    """Names of the shared libraries mapped into this process; None where `/proc` does not tell."""
-    maps = Path("/proc/self/maps")
-    if not maps.exists():
-        return None
-    paths = {line.split(maxsplit=5)[5] for line in maps.read_text().splitlines() if line.count(" /")}
-    return sorted({Path(path).name for path in paths if ".so" in path})
+def library_names() -> list[str] | None:
+    """Names of the shared libraries mapped into this process; None where the system does not tell."""
+    paths = mapped_libraries()
+    return None if paths is None else sorted({Path(path).name for path in paths})
 
 
 def loaded_runtimes() -> list[str]:

@@ -1,0 +1,66 @@
+"""Digests of the reference: the same for honest float64 in another order, other for another arithmetic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from assay import checkpoints, families
+from assay.challenge import Challenges
+from assay.evidence.digest import SEED, agree, digests, groups
+from assay.evidence.reference import Reference
+from assay.schema import Digest, Precision
+
+
+@pytest.fixture(scope="module")
+def reference() -> Any:
+    """BERT's reference, its fixed inputs, and the noise around them."""
+    checkpoint = checkpoints.local("bert", "tiny")
+    family = families.load("bert")
+    found = Reference(family, Path(checkpoint.path))
+    inputs = Challenges(family, family.describe(checkpoint.path), SEED).timed(0)
+    expected = found.outputs(inputs)
+    judged = SimpleNamespace(
+        expected=expected, masks=family.masks(inputs), noise=found.noise([inputs], Precision.F32, 7)[0]
+    )
+    return SimpleNamespace(of=found, inputs=inputs, masks=judged.masks, judged=judged, expected=expected)
+
+
+def digested(reference: Any, outputs: Any) -> tuple[Digest, ...]:
+    return digests(outputs, reference.masks, reference.judged, Precision.F32)
+
+
+def test_sums_in_another_order_agree_within_the_tolerance(reference: Any) -> None:
+    here = digested(reference, reference.expected)
+    threads = torch.get_num_threads()
+    batch = {name: np.repeat(array, 5, axis=0) for name, array in reference.inputs.items()}
+    try:
+        torch.set_num_threads(2 if threads == 1 else 1)
+        there = {name: array[3:4] for name, array in reference.of.outputs(batch).items()}
+    finally:
+        torch.set_num_threads(threads)
+    assert any(not np.array_equal(there[name], reference.expected[name]) for name in there)
+    assert agree(here, digested(reference, there))
+    assert all(0 < digest.tolerance < 1e-11 for digest in here)
+
+
+@pytest.mark.parametrize("lowered", [np.float32, np.float16])
+def test_a_judge_that_computed_in_less_disagrees(reference: Any, lowered: Any) -> None:
+    there = {name: array.astype(lowered).astype(np.float64) for name, array in reference.expected.items()}
+    assert not agree(digested(reference, reference.expected), digested(reference, there))
+
+
+def test_outputs_that_are_no_numbers_have_no_digest(reference: Any) -> None:
+    assert digested(reference, {name: array * np.nan for name, array in reference.expected.items()}) == ()
+
+
+def test_names_are_grouped_with_whom_they_agree() -> None:
+    def one(total: float) -> tuple[Digest, ...]:
+        return (Digest(output="logits", sums=(total,), tolerance=0.1),)
+
+    assert groups([("a", one(1)), ("b", one(1.1)), ("c", one(2)), ("a", one(1))]) == [["a", "b"], ["c"]]
