@@ -172,6 +172,7 @@ class CellRun:
             "twin_run": str(self._folder / "twin"),
             "runner": run.response,
             "wall": run.wall,
+            "cpu": run.cpu,
         }
         return (yield from self._call("judge", self._torch_preload, request, "judge")).response
 
