@@ -74,7 +74,7 @@ def _waiting() -> dict[str, float] | None:
 
 
 def _more(before: dict[str, float], after: dict[str, float]) -> float:
-    return sum(seconds - before.get(thread, 0.0) for thread, seconds in after.items())
+    return sum(max(0.0, seconds - before.get(thread, 0.0)) for thread, seconds in after.items())
 
 
 def _descendants() -> float:
