@@ -43,9 +43,11 @@ def impostor_path(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A `PYTHONPATH` on which the impostors are installed, as a distribution with entry points."""
     sys.path.insert(0, str(IMPOSTORS))
     import assay_impostors
+    import timing_impostors
 
     folder = tmp_path_factory.mktemp("site")
     assay_impostors.install(folder)
+    assay_impostors.install(folder, "timing_impostors", timing_impostors.ENTRY_POINTS)
     return os.pathsep.join((str(folder), str(IMPOSTORS)))
 
 

@@ -57,13 +57,17 @@ def check_metrics(cell: Cell, *, exported: bool) -> None:
         assert len(cell.samples["time_per_output_token"]) >= 6 * 32
 
 
+THIRD_PARTY = Status.UNPROVEN
+"""The best that a backend of another package can be: its trace is its own."""
+
+
 def test_a_crash_costs_one_cell_alone(assay: Assay, tmp_path: Path) -> None:
     chosen = ("bert", FAULTY, "llama")
     done = assay("run", "--backend", "crashing", "--family", ",".join(chosen), "--reports", tmp_path)
     assert done.returncode == 1
     cells = {cell.family: cell for cell in report_in(tmp_path / "sessions").cells}
     assert {family: cell.status for family, cell in cells.items()} == {
-        "bert": Status.REAL, FAULTY: Status.FAILED, "llama": Status.REAL,
+        "bert": THIRD_PARTY, FAULTY: Status.FAILED, "llama": THIRD_PARTY,
     }  # fmt: skip
     failure = cells[FAULTY].failure
     assert failure is not None
@@ -76,7 +80,7 @@ def test_a_hang_is_killed_at_its_limit_and_named(assay: Assay, tmp_path: Path) -
     done = assay("run", "--backend", "hanging", "--family", chosen, "--timeout", "20", "--reports", tmp_path)
     assert done.returncode == 1
     cells = {cell.family: cell for cell in report_in(tmp_path / "sessions").cells}
-    assert cells["bert"].status is Status.REAL
+    assert cells["bert"].status is THIRD_PARTY
     failure = cells[FAULTY].failure
     assert failure is not None
     assert (failure.role, failure.phase, failure.signal) == ("runner", "compile", "SIGKILL")
@@ -100,6 +104,7 @@ def test_missing_software_is_failed_and_not_unavailable(assay: Assay, tmp_path: 
         ("cached", Status.MOCK, Layer.TIMING),
         ("lowered", Status.INACCURATE, Layer.PLACEMENT),
         ("torch-inside", Status.FALLBACK, Layer.PLACEMENT),
+        ("elsewhere", Status.FALLBACK, Layer.PLACEMENT),
     ],
 )
 def test_impostors_are_caught(assay: Assay, tmp_path: Path, impostor: str, status: Status, layer: Layer) -> None:
@@ -109,6 +114,38 @@ def test_impostors_are_caught(assay: Assay, tmp_path: Path, impostor: str, statu
     assert cell.status is status, cell.reason
     evidence = cell.layer(layer)
     assert evidence is not None and evidence.verdict is Verdict.FAILED
+
+
+@pytest.mark.parametrize(
+    ("impostor", "check"),
+    [
+        ("remembering", "repeated"),
+        ("lazy", "on_host"),
+        ("unsynchronised", "settled"),
+        ("first-row", "grows"),
+        ("stopped-clock", "peak"),
+    ],
+)
+def test_times_that_cannot_be_believed_are_mock(assay: Assay, tmp_path: Path, impostor: str, check: str) -> None:
+    done = assay("run", "--backend", impostor, "--family", "bert", "--reports", tmp_path)
+    assert done.returncode == 1, done.stderr
+    (cell,) = report_in(tmp_path / "sessions").cells
+    assert cell.status is Status.MOCK, cell.reason
+    timing = cell.layer(Layer.TIMING)
+    found = timing.check(check) if timing else None
+    assert found is not None and found.verdict is Verdict.FAILED
+
+
+def test_what_an_engine_of_another_package_says_for_itself_is_no_evidence(assay: Assay, tmp_path: Path) -> None:
+    """A backend that only has another name: everything that is seen from outside passes, and no more is needed."""
+    done = assay("run", "--backend", "renamed", "--family", "bert", "--reports", tmp_path)
+    assert done.returncode == 1, done.stderr
+    (cell,) = report_in(tmp_path / "sessions").cells
+    assert cell.status is THIRD_PARTY
+    assert "an engine of another package traces itself, which is no evidence" in cell.reason
+    verdicts = {(each.layer, check.name): check.verdict for each in cell.evidence for check in each.checks}
+    not_judged = {key for key, verdict in verdicts.items() if verdict is not Verdict.PASSED}
+    assert not_judged == {(Layer.PLACEMENT, "elsewhere"), (Layer.PLACEMENT, "precision")}
 
 
 def test_a_cache_that_nobody_resets_is_caught(assay: Assay, tmp_path: Path) -> None:

@@ -193,6 +193,7 @@ class CellRun:
             "runner": run.response,
             "installed": installed.to_json(),
             "wall": run.wall,
+            "cpu": run.cpu,
         }
         return (yield from self._call("judge", self._torch_preload, request, "judge")).response
 

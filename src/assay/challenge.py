@@ -86,6 +86,14 @@ class Challenges:
         """Inputs of call `number` of the timed loop."""
         return self._inputs(self.family.measured, "timed", number)
 
+    def repeated(self, number: int) -> dict[str, np.ndarray]:
+        """Inputs of pair `number` of the calls that are made twice."""
+        return self._inputs(self.family.measured, "repeated", number)
+
+    def larger(self, batch: int, number: int) -> dict[str, np.ndarray]:
+        """Inputs of the timed workload in another batch."""
+        return self._inputs(self.family.measured.model_copy(update={"batch": batch}), "larger", batch, number)
+
     def traced(self) -> dict[str, np.ndarray]:
         """Inputs of the traced call."""
         return self._inputs(self.family.measured, "traced")
@@ -103,6 +111,10 @@ class Challenges:
     def decoded(self, number: int) -> dict[str, np.ndarray]:
         """The prompt of timed sequence `number`."""
         return self._prompt(self._generating().decoded, "decoded", number)
+
+    def prefilled(self, number: int) -> dict[str, np.ndarray]:
+        """The prompt of pair `number` of the prefills that are made twice."""
+        return self._prompt(self._generating().decoded, "prefilled", number)
 
     def _prompt(self, workload: Workload, *path: str | int) -> dict[str, np.ndarray]:
         return self._generating().prompt(self.config, workload, generator(self.seed, *path))

@@ -49,7 +49,7 @@ def decode(engine: Engine, prompt: Tensors, count: int, forced: np.ndarray | Non
     for number in range(count):
         tokens = logits[-1].argmax(axis=-1) if forced is None else forced[:, number]
         started = time.perf_counter()
-        answer = engine.step(tokens)["logits"]
+        answer = np.asarray(engine.step(tokens)["logits"])
         steps.append(time.perf_counter() - started)
         logits.append(np.array(answer))  # the engine may use its buffer again
         chosen.append(tokens)

@@ -11,6 +11,7 @@ from assay.backends.base import Operation
 from assay.backends.onnxruntime import operations as onnxruntime_operations
 from assay.devices import Device
 from assay.evidence.placement import judge
+from assay.measure.processes import Usage
 from assay.schema import Precision, Verdict
 
 
@@ -21,11 +22,14 @@ def operation(
     return Operation("MatMul", "kernel", device, precision, compute, work)
 
 
-def verdicts(
-    operations: list[Operation], *, device: str = "cpu", index: int = 0, libraries: Any = ("libopenvino.so.2026",)
-) -> Any:
-    """The verdict of each check."""
+def checks(
+    operations: list[Operation], *, device: str = "cpu", index: int = 0, libraries: Any = ("libopenvino.so.2026",),
+    built_in: bool = True, helpers: float = 0.0,
+) -> Any:  # fmt: skip
+    """Each check by name."""
     case: Any = SimpleNamespace(
+        built_in=built_in,
+        clock=SimpleNamespace(usage=Usage(claimed=0.5, cpu=0.5, helpers=helpers)),
         operations=operations,
         device=Device(device, index, "Example 9000"),
         precision=Precision.F32,
@@ -33,7 +37,12 @@ def verdicts(
         modules=(),
         backend=SimpleNamespace(name="openvino", libraries=("libopenvino", "_pyopenvino")),
     )
-    return {check.name: check.verdict for check in judge(case).checks}
+    return {check.name: check for check in judge(case).checks}
+
+
+def verdicts(operations: list[Operation], **options: Any) -> Any:
+    """The verdict of each."""
+    return {name: check.verdict for name, check in checks(operations, **options).items()}
 
 
 def test_all_on_the_device_in_the_declared_precision_passes() -> None:
@@ -78,6 +87,27 @@ def test_another_runtime_in_the_process_fails_and_so_does_the_own_one_s_absence(
     assert verdicts([operation()], libraries=both)["foreign_runtime"] is Verdict.FAILED
     assert verdicts([operation()], libraries=("libm.so.6",))["foreign_runtime"] is Verdict.FAILED
     assert verdicts([operation()], libraries=None)["foreign_runtime"] is Verdict.NOT_JUDGED
+
+
+def test_what_ran_elsewhere_is_told_by_operations_and_by_work() -> None:
+    trace = [*[operation("cuda:0", work=2)] * 3, operation("cpu", work=2)]
+    text = checks(trace, device="cuda")["elsewhere"].text
+    assert "1 of 4 traced operations (25.0%), 25.0% of their work, ran elsewhere than on cuda:0" in text
+
+
+def test_processes_that_compute_for_the_runner_fail() -> None:
+    assert verdicts([operation()], helpers=0.002)["helpers"] is Verdict.PASSED
+    assert verdicts([operation()], helpers=0.25)["helpers"] is Verdict.FAILED
+
+
+def test_an_engine_of_another_package_is_believed_only_where_it_speaks_against_itself() -> None:
+    found = verdicts([operation()], built_in=False)
+    assert found == {
+        "elsewhere": Verdict.NOT_JUDGED, "precision": Verdict.NOT_JUDGED, "foreign_runtime": Verdict.PASSED,
+        "helpers": Verdict.PASSED,
+    }  # fmt: skip
+    found = verdicts([operation("cpu", "bf16")], device="cuda", built_in=False)
+    assert found["elsewhere"] is found["precision"] is Verdict.FAILED
 
 
 def test_a_profile_s_providers_become_devices() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -284,10 +285,12 @@ ENTRY_POINTS = {
 }
 
 
-def install(folder: Path) -> None:
+def install(
+    folder: Path, distribution: str = "assay_impostors", entry_points: Mapping[str, str] = ENTRY_POINTS
+) -> None:
     """Write what pip would leave behind: a distribution with these entry points."""
-    info = folder / "assay_impostors-1.dist-info"
+    info = folder / f"{distribution}-1.dist-info"
     info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: assay-impostors\nVersion: 1\n")
-    lines = "".join(f"{name} = {value}\n" for name, value in ENTRY_POINTS.items())
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution.replace('_', '-')}\nVersion: 1\n")
+    lines = "".join(f"{name} = {value}\n" for name, value in entry_points.items())
     (info / "entry_points.txt").write_text(f"[assay.backends]\n{lines}")

@@ -17,6 +17,11 @@ def names() -> tuple[str, ...]:
     return (*(name for name in ORDER if name in found), *sorted(set(found) - set(ORDER)))
 
 
+def built_in(name: str) -> bool:
+    """Whether assay brings this backend itself: then its trace is the runtime's, read by assay's own code."""
+    return registry.sources("assay.backends", "assay.backends", _HELPERS).get(name, "").startswith(f"{__name__}.")
+
+
 def load(name: str) -> Backend:
     """The backend of that name.
 

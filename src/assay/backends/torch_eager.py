@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,9 @@ COMPUTE = frozenset({
     "aten::_scaled_dot_product_cudnn_attention", "aten::_scaled_dot_product_attention_math",
 })  # fmt: skip
 """The operators that hold nearly all arithmetic of a transformer."""
+
+_OWN_THREAD = "assay: traced"
+_PROFILED = {"float": "f32", "double": "f64", "c10::BFloat16": "bf16", "c10::Half": "f16"}
 
 
 class TorchEager(Backend):
@@ -87,23 +91,27 @@ class TorchEngine(Engine):
             return {name: tensor.float().cpu().numpy() for name, tensor in outputs.items()}
 
     def trace(self, inputs: Tensors) -> tuple[Tensors, list[Operation]]:
-        """One pass under a dispatch mode that sees every operator's device and type.
+        """One pass under a dispatch mode that sees every operator's device and type, in this thread alone.
 
-        The profiler adds the kernels that a CUDA device executed: an operator on a device counts
-        there only if the device ran kernels at all.
+        The profiler adds what other threads executed, whose device nobody tells, and the kernels of a CUDA device: an
+        operator on it counts there only if it ran kernels at all.
         """
+        from torch._C._profiler import _ExperimentalConfig
+
         torch = self._torch
         activities = [torch.profiler.ProfilerActivity.CPU]
         if self._device.type == "cuda":
             activities.append(torch.profiler.ProfilerActivity.CUDA)
         recorder = _recorder()
-        with torch.profiler.profile(activities=activities) as profile, recorder:
+        every = _ExperimentalConfig(profile_all_threads=True)
+        watching = torch.profiler.profile(activities=activities, record_shapes=True, experimental_config=every)
+        with watching as profile, recorder, torch.profiler.record_function(_OWN_THREAD):
             outputs = self.run(inputs)
         if self._device.type == "cuda" and not any(
             event.device_type == torch.profiler.DeviceType.CUDA for event in profile.events()
         ):
             raise RuntimeError("torch says that it ran on CUDA, but the profiler saw no kernel on the device")
-        return outputs, recorder.operations
+        return outputs, [*recorder.operations, *_other_threads(profile)]
 
     def device_memory(self) -> int | None:
         """The allocator's peak on a CUDA device."""
@@ -156,6 +164,20 @@ class TorchDecoder(TorchEngine):
         from assay.families.steps import cache_size
 
         return cache_size(self._cache)
+
+
+def _other_threads(profile: Any) -> list[Operation]:
+    """Matrix products, convolutions and attentions that the profiler saw in other threads than the traced one."""
+    events = profile.profiler.kineto_results.events()
+    (own,) = {event.start_thread_id() for event in events if event.name() == _OWN_THREAD}
+    return [
+        Operation(
+            name=event.name(), kernel=f"{event.name()} in another thread", device="a device that was not watched",
+            precision=_PROFILED.get(event.dtypes()[0]), compute=True, work=float(math.prod(event.shapes()[0])),
+        )
+        for event in events
+        if event.name() in COMPUTE and event.start_thread_id() != own
+    ]  # fmt: skip
 
 
 def _recorder() -> Any:

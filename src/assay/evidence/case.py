@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from assay.evidence.reference import Reference
     from assay.families.base import Tensors
     from assay.installed import Findings
+    from assay.measure.probes import Growth, Repeats
+    from assay.measure.processes import Usage
 
 KEPT = 2**30
 """Parameters whose float64 copies the judge keeps; a larger model's stay float32 and are widened where they are used,
@@ -110,18 +112,44 @@ class Software:
 
 
 @dataclass(frozen=True)
+class Clock:
+    """What the runner says of its time, and what the parent saw of it; seconds.
+
+    Attributes:
+        timed: of every timed call, and of every timed prefill, by these names.
+        usage: of all timed calls, decoding included.
+        repeats: calls and prefills that were made twice, by the same names.
+        growth: the batch that grew.
+        wall: for which the parent's clock saw the runner.
+        cpu: processor time of the runner, as the system told the parent at its end.
+        operations: floating-point operations of a timed call.
+        peak: those that the device cannot exceed in a second; None where nobody tells.
+    """
+
+    timed: Mapping[str, Sequence[float]]
+    usage: Usage
+    repeats: Mapping[str, Repeats]
+    growth: Growth
+    wall: float
+    cpu: float
+    operations: int
+    peak: float | None
+
+
+@dataclass(frozen=True)
 class Case:
     """All observations of a cell.
 
     Attributes:
+        built_in: whether the backend is assay's own; what another one says of itself is no evidence.
         challenges, timed, traced: judged calls with the checkpoint's weights.
         permuted: a challenge with its rows in another order.
         alone: a row of a padded challenge without its padding; None where no input is a mask.
+        untraced: the traced call without a trace.
         decoding: judged sequences; None where the family does not generate.
         twin: the same challenges with the twin's weights.
         reference: of the checkpoint, for questions that a layer asks itself.
-        claimed: seconds of all timed calls.
-        wall: seconds that the parent's clock saw the runner for.
+        clock: all times.
         operations: the trace.
         libraries: shared libraries mapped in the runner; None where the system does not tell.
         modules: Python packages of runtimes that the runner imported.
@@ -129,6 +157,7 @@ class Case:
     """
 
     backend: Backend
+    built_in: bool
     device: Device
     precision: Precision
     checkpoint: Path
@@ -138,11 +167,11 @@ class Case:
     traced: Answer
     permuted: Answer
     alone: Answer | None
+    untraced: Answer
     decoding: Decoding | None
     twin: Sequence[Answer]
     reference: Reference
-    claimed: float
-    wall: float
+    clock: Clock
     operations: Sequence[Operation]
     libraries: Sequence[str] | None
     modules: Sequence[str]

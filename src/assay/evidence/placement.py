@@ -1,7 +1,8 @@
 """Placement: **where** did it run?
 
-The engine's own execution trace, device and precision of every operation, and beside it what the
-process had mapped and imported: another runtime in the process may be what computed.
+The runtime's own execution trace, device and precision of every operation, read by assay; and from outside, what the
+process had mapped and imported, and whether other processes computed for it. What a backend of another package says of
+itself can speak against it alone.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from assay.errors import listed
-from assay.schema import Check, Evidence, Layer, Status
+from assay.schema import Check, Evidence, Layer, Status, Verdict
 
 if TYPE_CHECKING:
     from assay.backends.base import Operation
@@ -19,10 +20,23 @@ if TYPE_CHECKING:
 CONSEQUENCES: Mapping[str, Status] = {
     "elsewhere": Status.FALLBACK,
     "foreign_runtime": Status.FALLBACK,
+    "helpers": Status.FALLBACK,
     "precision": Status.INACCURATE,
 }
-RUNTIME_LIBRARIES = ("libtorch", "libopenvino", "libonnxruntime", "onnxruntime_pybind11_state", "libtensorflow")
+RUNTIME_LIBRARIES = (
+    "libtorch",
+    "libopenvino",
+    "libonnxruntime",
+    "onnxruntime_pybind11_state",
+    "libtensorflow",
+    "libjax",
+    "xla_extension",
+    "libggml",
+    "libtvm",
+    "libpaddle",
+)
 """File-name prefixes of the libraries that can compute a transformer."""
+OWN_WORDS = "an engine of another package traces itself, which is no evidence"
 ELSEWHERE = 0.01
 """The share of work that may run beside the device. Shapes, scalars and masks of a few elements are made on the
 host by design; one layer out of a hundred would already be more."""
@@ -30,8 +44,18 @@ _LOWER = {"f32": {"bf16", "f16", "i8", "u8", "i4", "u4"}, "f16": {"i8", "u8", "i
 
 
 def judge(case: Case) -> Evidence:
-    """Device, foreign runtimes and executed precision."""
-    return Evidence(layer=Layer.PLACEMENT, checks=(_elsewhere(case), _foreign(case), _precision(case)))
+    """Device, foreign runtimes, helping processes and executed precision."""
+    told, precision = _elsewhere(case), _precision(case)
+    if not case.built_in:
+        told, precision = _without_praise(told), _without_praise(precision)
+    return Evidence(layer=Layer.PLACEMENT, checks=(told, _foreign(case), _helpers(case), precision))
+
+
+def _without_praise(check: Check) -> Check:
+    """What a trace says against its engine counts; what it says for it, when the engine wrote it, does not."""
+    if check.verdict is Verdict.FAILED:
+        return check
+    return Check(name=check.name, text=f"{OWN_WORDS} (it says: {check.text})")
 
 
 def _elsewhere(case: Case) -> Check:
@@ -43,10 +67,13 @@ def _elsewhere(case: Case) -> Check:
     # A trace need not number its devices.
     away = [operation for operation in floating if operation.device not in (case.device.kind, device)]
     share = max(_share(away, floating), float(any(operation.compute for operation in away)))
-    text = f"all of {len(floating)} traced operations ran on {device}"
+    text = f"all of {len(floating)} traced operations, and of their work, ran on {device}"
     if away:
         names = sorted({f"{operation.name} on {operation.device}" for operation in away})
-        text = f"{len(away)} of {len(floating)} traced operations ran elsewhere than on {device}: {listed(names)}"
+        text = (
+            f"{len(away)} of {len(floating)} traced operations ({len(away) / len(floating):.1%}), "
+            f"{_share(away, floating):.1%} of their work, ran elsewhere than on {device}: {listed(names)}"
+        )
     return Check(name="elsewhere", value=share, bound=ELSEWHERE, text=text)
 
 
@@ -73,6 +100,16 @@ def _foreign(case: Case) -> Check:
     if foreign:
         text = f"the process that ran {case.backend.name} had another runtime mapped: {listed(foreign)}"
     return Check(name=name, value=len(foreign), bound=0, text=text)
+
+
+def _helpers(case: Case) -> Check:
+    """Processor time of processes that the runner had started, for each second that its calls took."""
+    usage = case.clock.usage
+    value = usage.helpers / usage.claimed
+    text = "no process that the runner had started computed during the timed calls"
+    if usage.helpers:
+        text = f"processes that the runner had started computed for {value:.1%} of the time of its calls"
+    return Check(name="helpers", value=value, bound=ELSEWHERE, text=text)
 
 
 def _precision(case: Case) -> Check:

@@ -116,6 +116,12 @@ class Reference:
         """The outputs of every call; equal to `outputs` but for the order in which sums are taken."""
         return self._run_all(calls, TrueFloat64(), _Exact())
 
+    def operations(self, inputs: Tensors) -> int:
+        """Floating-point operations of the matrix products and convolutions of a call; a product of a sum is two."""
+        counting = _Counting()
+        self._run(inputs, TrueFloat64(), counting)
+        return counting.operations
+
     def _run(self, inputs: Tensors, mode: TrueFloat64, arithmetic: _Exact) -> dict[str, np.ndarray]:
         tensors = {name: torch.from_numpy(_widened(array)) for name, array in inputs.items()}
         for tensor in tensors.values():
@@ -232,6 +238,22 @@ class _Exact(TorchDispatchMode):
         if isinstance(argument, list | tuple) and any(isinstance(each, torch.nn.Parameter) for each in argument):
             return [self._widened(each) for each in argument]
         return argument
+
+
+class _Counting(_Exact):
+    """Counts operations, by torch's own formulas."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = 0
+
+    def result(self, func: Any, arguments: Sequence[Any], result: Any) -> Any:
+        """As it is, counted."""
+        from torch.utils.flop_counter import flop_registry
+
+        if formula := flop_registry.get(func.overloadpacket):
+            self.operations += int(formula(*arguments, out_val=result))
+        return result
 
 
 class _Rounding(_Exact):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from assay.decoding import Decoded
+from assay.measure.processes import Usage
 from assay.measure.statistics import steady
 
 Tensors = Mapping[str, np.ndarray]
@@ -25,10 +27,22 @@ KEPT = 2
 
 @dataclass(frozen=True)
 class Timed:
-    """The timed loop's samples in seconds, and by call number the outputs that were kept."""
+    """The timed loop's samples in seconds, by call number the outputs that were kept, and what the calls took."""
 
     samples: list[float]
     kept: dict[int, dict[str, np.ndarray]]
+    usage: Usage
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep the garbage collector out of what is timed."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def time_calls(
@@ -55,32 +69,32 @@ def time_calls(
         number += 1
     samples: list[float] = []
     kept: dict[int, dict[str, np.ndarray]] = {}
+    usage = Usage()
     deadline = time.perf_counter() + budget
-    gc.collect()
-    gc.disable()
-    try:
+    with uncollected(), usage.watched():
         while len(samples) < least or time.perf_counter() < deadline:
             inputs = fresh(number)
-            started = time.perf_counter()
-            outputs = {name: np.asarray(array) for name, array in call(inputs).items()}
-            samples.append(time.perf_counter() - started)
+            with usage.computing():
+                started = time.perf_counter()
+                outputs = {name: np.asarray(array) for name, array in call(inputs).items()}
+                samples.append(time.perf_counter() - started)
             _keep(kept, number, outputs, len(samples), choose)
             number += 1
             if len(samples) >= least and len(samples) % CHECK_EVERY == 0 and steady(samples):
                 break
-    finally:
-        gc.enable()
-    return Timed(samples, kept)
+    usage.claimed = sum(samples)
+    return Timed(samples, kept, usage)
 
 
 @dataclass(frozen=True)
 class TimedDecoding:
-    """Seconds of every prefill and of every step; one sequence, by number, that was kept; bytes a token."""
+    """Seconds of every prefill and of every step; one sequence, by number, that was kept; what all of them took."""
 
     first: list[float]
     steps: list[float]
     number: int
     kept: Decoded
+    usage: Usage
 
 
 def time_decoding(sequence: Callable[[int], Decoded], *, budget: float, choose: Callable[[int], int]) -> TimedDecoding:
@@ -94,22 +108,21 @@ def time_decoding(sequence: Callable[[int], Decoded], *, budget: float, choose: 
     kept = (0, sequence(0))  # warms up; counted in no figure, and soon replaced
     first: list[float] = []
     steps: list[float] = []
+    usage = Usage()
     deadline = time.perf_counter() + budget
-    gc.collect()
-    gc.disable()
-    try:
+    with uncollected(), usage.watched():
         while len(first) < SEQUENCES or time.perf_counter() < deadline:
             number = len(first) + 1
-            done = sequence(number)
+            with usage.computing():
+                done = sequence(number)
             first.append(done.first)
             steps.extend(done.steps)
             if choose(number) == 0:
                 kept = (number, done)
             if number >= SEQUENCES and steady(first) and steady(steps):
                 break
-    finally:
-        gc.enable()
-    return TimedDecoding(first, steps, *kept)
+    usage.claimed = sum(first) + sum(steps)
+    return TimedDecoding(first, steps, *kept, usage)
 
 
 def _keep(

@@ -17,11 +17,14 @@ from assay.challenge import Challenges
 from assay.devices import Device
 from assay.errors import UsageError, listed
 from assay.evidence import agreement, digest, placement, provenance, timing, weights
-from assay.evidence.case import Answer, Arrays, Case, Decoding, Software
+from assay.evidence.case import Answer, Arrays, Case, Clock, Decoding, Software
 from assay.evidence.reference import Reference
 from assay.families.base import Config, Family, Tensors
 from assay.families.generation import GeneratingFamily
 from assay.installed import Findings
+from assay.measure.peak import peak
+from assay.measure.probes import Growth, Repeats
+from assay.measure.processes import Usage
 from assay.roles.phases import PhaseLog
 from assay.schema import Evidence, Precision
 from assay.tensor_files import is_small
@@ -35,7 +38,7 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     Args:
         request: `backend`, `device`, `precision`, `seed`, `config`, `checkpoint` and `twin` (paths), `artifact`,
-            `run` and `twin_run` (folders with outputs), `runner` (its response), `wall` (seconds),
+            `run` and `twin_run` (folders with outputs), `runner` (its response), `wall` and `cpu` (its seconds),
             `installed` (what of its software is as the install records say).
         folder: this role's folder.
 
@@ -118,9 +121,11 @@ def _case(request: dict[str, Any], family: Family, config: Config, artifact: Art
     judged = judge.decoding(reference, challenges, decoding["number"], run) if decoding else None
     twin_calls = [(name, inputs, f"challenge-{name}") for name, inputs in shapes]
     twin = list(judge.answers(Reference(family, Path(request["twin"])), twin_calls, Path(request["twin_run"])))
+    device = Device(**request["device"])
     return Case(
         backend=backends.load(request["backend"]),
-        device=Device(**request["device"]),
+        built_in=backends.built_in(request["backend"]),
+        device=device,
         precision=precision,
         checkpoint=checkpoint,
         artifact=artifact,
@@ -129,11 +134,11 @@ def _case(request: dict[str, Any], family: Family, config: Config, artifact: Art
         traced=own[-1],
         permuted=permuted(family, challenges, own, _kept(run, "permuted")),
         alone=alone(family, challenges, own, lambda: _kept(run, "alone")),
+        untraced=replace(own[-1], name="untraced", outputs=_kept(run, "untraced")),
         decoding=judged,
         twin=twin,
         reference=reference,
-        claimed=sum(runner["samples"]) + (sum(decoding["first"]) + sum(decoding["steps"]) if decoding else 0),
-        wall=request["wall"],
+        clock=_clock(request, reference.operations(own[-1].inputs), peak(device, precision)),
         operations=[Operation(**operation) for operation in runner["trace"]],
         libraries=runner["libraries"],
         modules=runner["modules"],
@@ -143,6 +148,21 @@ def _case(request: dict[str, Any], family: Family, config: Config, artifact: Art
             whole=runner["software"]["whole"],
             told=runner["software"]["libraries"] is not None,
         ),
+    )
+
+
+def _clock(request: dict[str, Any], operations: int, limit: float | None) -> Clock:
+    runner = request["runner"]
+    usage, decoding = Usage(**runner["usage"]), runner["decoding"]
+    return Clock(
+        timed={"call": runner["samples"]} | ({"prefill": decoding["first"]} if decoding else {}),
+        usage=usage + Usage(**decoding["usage"]) if decoding else usage,
+        repeats={name: Repeats(**found) for name, found in runner["repeats"].items()},
+        growth=Growth(**runner["growth"]),
+        wall=request["wall"],
+        cpu=request["cpu"],
+        operations=operations,
+        peak=limit,
     )
 
 

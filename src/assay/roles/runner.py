@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,13 @@ from assay.backends.base import Artifact, Engine
 from assay.challenge import Challenges
 from assay.decoding import decode
 from assay.devices import Device
+from assay.evidence.timing import GROWN
 from assay.families.base import Family
 from assay.families.generation import GeneratingFamily
 from assay.measure import memory
 from assay.measure.clock import time_calls, time_decoding
+from assay.measure.probes import growth, repeats
+from assay.measure.processes import adopt_orphans
 from assay.roles.phases import PhaseLog
 from assay.roles.software import mapped_libraries, seen_running, software
 from assay.schema import Precision
@@ -45,6 +49,7 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     """
     phase = PhaseLog(folder / "phases.jsonl")
     memory.reset_peak()
+    adopt_orphans()
     backend = backends.load(request["backend"])
     artifact = Artifact(**request["artifact"])
     family = families.load(artifact.family)
@@ -83,7 +88,9 @@ def _measured(
         "unique_memory": memory.unique(),
         "device_memory": engine.device_memory(),
     }
+    probed = _probed(engine, family, challenges, median(timed.samples), phase)
     with phase("trace"):
+        _save(folder / "untraced.npz", engine.run(challenges.traced()))
         with seen_running() as ran:
             traced, operations = engine.trace(challenges.traced())
         _save(folder / "traced.npz", traced)
@@ -91,12 +98,25 @@ def _measured(
         found = software([engine, traced], ran, runtimes)
     return {
         "samples": timed.samples,
+        "usage": asdict(timed.usage),
+        **probed,
         "kept": sorted(timed.kept),
         "decoding": decoding,
         "memory": figures,
         "trace": [asdict(operation) for operation in operations],
         "software": found,
     }
+
+
+def _probed(engine: Engine, family: Family, challenges: Challenges, typical: float, phase: PhaseLog) -> dict[str, Any]:
+    """Calls that are made twice, prefills that are, and a growing batch."""
+    with phase("repeat"):
+        pairs = {"call": repeats(engine.run, challenges.repeated, typical=typical)}
+        if isinstance(family, GeneratingFamily):
+            pairs["prefill"] = repeats(engine.prefill, challenges.prefilled, typical=typical, before=engine.reset)
+    with phase("grow"):
+        grown = growth(engine.run, challenges.larger, typical=median(pairs["call"].fresh), enough=GROWN)
+    return {"repeats": {name: asdict(found) for name, found in pairs.items()}, "growth": asdict(grown)}
 
 
 def _decoding(
@@ -115,7 +135,13 @@ def _decoding(
             budget=BUDGET, choose=secrets.randbelow,
         )  # fmt: skip
         _save(folder / "decoded.npz", {"logits": timed.kept.logits, "tokens": timed.kept.tokens})
-    return {"first": timed.first, "steps": timed.steps, "number": timed.number, "cache": greedy.cache}
+    return {
+        "first": timed.first,
+        "steps": timed.steps,
+        "number": timed.number,
+        "cache": greedy.cache,
+        "usage": asdict(timed.usage),
+    }
 
 
 def _save(path: Path, outputs: Mapping[str, np.ndarray]) -> None:

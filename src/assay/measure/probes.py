@@ -1,0 +1,144 @@
+"""Calls after the timed loop that tell whether its clock can be believed.
+
+An input right after itself, a larger batch, outputs read to their last byte, and looked at again a little later.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from assay.measure.clock import uncollected
+
+Tensors = Mapping[str, np.ndarray]
+
+SLOW = 0.05
+"""Seconds of a call from which on fewer are made: noise of a scheduler's time slice matters little to it."""
+PAIRS, SLOW_PAIRS = 6, 4
+"""Pairs of a new input and the same again."""
+LARGER, SLOW_LARGER = 3, 2
+"""Timed calls of a larger batch."""
+FACTOR, SLOW_FACTOR = 8, 4
+"""By how much the batch grows until its time does; what calls cost beside arithmetic hides it in small models."""
+LARGEST = 2**28
+"""Bytes of inputs and outputs beyond which no batch grows."""
+SETTLES = 0.02
+"""Seconds after which outputs are looked at again, at the least."""
+
+
+@dataclass
+class Repeats:
+    """Pairs of calls, the second with the input of the first.
+
+    Attributes:
+        fresh, repeated: seconds of each call, its outputs read to the last byte.
+        read: the seconds of a repeated call that passed after it had returned.
+        outputs: how many outputs were looked at again after a while.
+        changed: how many of those had changed by then.
+        kinds: types of outputs that are no plain arrays.
+    """
+
+    fresh: list[float] = field(default_factory=list)
+    repeated: list[float] = field(default_factory=list)
+    read: list[float] = field(default_factory=list)
+    outputs: int = 0
+    changed: int = 0
+    kinds: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Growth:
+    """The last batch that was tried: its size, seconds until each call returned, and seconds of a call of batch 1."""
+
+    batch: int
+    large: list[float]
+    small: float
+
+
+def repeats(
+    call: Callable[[Tensors], Tensors],
+    fresh: Callable[[int], Tensors],
+    *,
+    typical: float,
+    before: Callable[[], object] = lambda: None,
+) -> Repeats:
+    """Call with an input never seen before, and then with the same again, several times.
+
+    Args:
+        call: one forward pass.
+        fresh: the inputs of pair number n.
+        typical: seconds that a call takes.
+        before: what each call needs, outside the clock.
+    """
+    found = Repeats()
+    count = PAIRS if typical < SLOW else SLOW_PAIRS
+    with uncollected():
+        for number in range(count):
+            # Made anew for the second call: what runs before both is the same, and no array is that of the other.
+            _, called, read = _timed(call, fresh(number), before)
+            found.fresh.append(called + read)
+            outputs, called, read = _timed(call, fresh(number), before)
+            found.repeated.append(called + read)
+            found.read.append(read)
+            found.kinds.extend(type(each).__name__ for each in outputs.values() if type(each) is not np.ndarray)
+        before()
+        _look_again(found, call(fresh(count)), max(SETTLES, typical))
+    return found
+
+
+def growth(
+    call: Callable[[Tensors], Tensors], larger: Callable[[int, int], Tensors], *, typical: float, enough: float
+) -> Growth:
+    """Let the batch grow until every call takes `enough` times as long as one of batch 1, or memory forbids more.
+
+    Args:
+        call: one forward pass.
+        larger: the inputs of a batch of that size, number n.
+        typical: seconds that a call of batch 1 takes.
+        enough: the times.
+    """
+    factor, count = (FACTOR, LARGER) if typical < SLOW else (SLOW_FACTOR, SLOW_LARGER)
+    batch = factor
+    with uncollected():
+        while True:
+            inputs = larger(batch, 0)
+            outputs, _, _ = _timed(call, inputs)  # a runtime may compile for a new shape
+            large = []
+            for number in range(1, count + 1):
+                _, called, _ = _timed(call, larger(batch, number))
+                large.append(called)
+            size = sum(array.nbytes for array in (*inputs.values(), *_arrays(outputs)))
+            if min(large) >= enough * typical or size * factor > LARGEST:
+                return Growth(batch, large, typical)
+            batch *= factor
+
+
+def _timed(
+    call: Callable[[Tensors], Tensors], inputs: Tensors, before: Callable[[], object] = lambda: None
+) -> tuple[Tensors, float, float]:
+    """Outputs, seconds until the call returned, and seconds until every byte of them had been read."""
+    before()
+    started = time.perf_counter()
+    outputs = call(inputs)
+    returned = time.perf_counter()
+    with np.errstate(all="ignore"):
+        for array in _arrays(outputs):
+            np.add.reduce(array, axis=None)
+    return outputs, returned - started, time.perf_counter() - returned
+
+
+def _look_again(found: Repeats, outputs: Tensors, seconds: float) -> None:
+    before = [array.tobytes() for array in _arrays(outputs)]
+    time.sleep(seconds)
+    after = [array.tobytes() for array in _arrays(outputs)]
+    found.outputs += len(after)
+    found.changed += sum(old != new for old, new in zip(before, after, strict=True))
+
+
+def _arrays(outputs: Tensors) -> list[np.ndarray]:
+    """What is numbers; whatever else an engine answers is missing for the judge."""
+    arrays = [np.asarray(each) for each in outputs.values()]
+    return [array for array in arrays if array.dtype.kind in "fiub"]

@@ -1,0 +1,127 @@
+"""Timing: what clocks, processor time, repeated calls, larger batches and traces lead to."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from assay.evidence import timing
+from assay.evidence.case import Answer
+from assay.measure.probes import Growth, Repeats
+from assay.measure.processes import Usage
+from assay.schema import Precision, Verdict
+
+PASSED, FAILED, NOT_JUDGED = Verdict.PASSED, Verdict.FAILED, Verdict.NOT_JUDGED
+EXACT = np.arange(1.0, 33.0).reshape(1, 4, 8)
+
+
+def answer(off: float = 0.0, scale: float = 1.0) -> Answer:
+    """A call whose floor is 1e-7, and whose outputs are off by that many floors."""
+    exact = scale * EXACT
+    draw = np.random.default_rng(0)
+    noise = np.stack([exact * (1 + 1e-7 * draw.choice((-1, 1), exact.shape)) for _ in range(4)])
+    outputs = {"y": exact * (1 + off * 1e-7)}
+    return Answer("call", {}, outputs, {"y": exact}, {"y": noise}, {})
+
+
+def repeated(fresh: float = 1e-3, again: float = 1e-3, **changes: Any) -> Repeats:
+    """Six pairs."""
+    values = {"fresh": [fresh] * 6, "repeated": [again] * 6, "read": [1e-6] * 6, "outputs": 1}
+    return Repeats(**(values | changes))
+
+
+def verdicts(*, kind: str = "cpu", traced: Answer | None = None, untraced: Answer | None = None, **changes: Any) -> Any:
+    """The verdict of each check of an honest cell with these changes."""
+    clock = {
+        "timed": {"call": [1e-3] * 30}, "usage": Usage(claimed=0.03, cpu=0.04), "repeats": {"call": repeated()},
+        "growth": Growth(8, [4e-3] * 3, 1e-3), "wall": 2.0, "cpu": 1.0, "operations": 10**6, "peak": 1e11,
+    }  # fmt: skip
+    case: Any = SimpleNamespace(
+        timed=[answer(), answer(scale=2.0)],
+        decoding=None, precision=Precision.F32, device=SimpleNamespace(kind=kind),
+        clock=SimpleNamespace(**(clock | changes)), traced=traced or answer(), untraced=untraced or answer(),
+    )  # fmt: skip
+    return {check.name: check.verdict for check in timing.judge(case).checks}
+
+
+def test_an_honest_cell_passes() -> None:
+    assert set(verdicts().values()) == {PASSED}
+    assert set(verdicts()) == set(timing.CONSEQUENCES)
+
+
+def test_no_more_time_than_the_parent_saw_of_either_kind() -> None:
+    usage = Usage(claimed=3.0, cpu=3.0)
+    assert verdicts(usage=usage, wall=2.0)["covered"] is FAILED
+    assert verdicts(usage=usage, cpu=2.0)["cpu_covered"] is FAILED
+    assert verdicts(usage=usage, wall=4.0, cpu=4.0)["cpu_covered"] is PASSED
+
+
+@pytest.mark.parametrize(
+    ("kind", "cpu", "waited", "expected"),
+    [
+        ("cpu", 0.9, 0.0, PASSED),
+        ("cpu", 0.2, 0.7, PASSED),  # other processes had the cores
+        ("cpu", 0.1, 0.1, FAILED),
+        ("cpu", 0.1, None, NOT_JUDGED),
+        ("cpu", 0.9, None, PASSED),
+        ("cuda", 0.1, 0.1, NOT_JUDGED),  # it may have waited for the device
+        ("cuda", 0.9, 0.0, PASSED),
+    ],
+)
+def test_a_process_that_sleeps_did_not_compute(kind: str, cpu: float, waited: float | None, expected: Verdict) -> None:
+    assert verdicts(kind=kind, usage=Usage(1.0, cpu, waited))["busy"] is expected
+
+
+def test_a_remembered_answer_is_told_from_a_lucky_one() -> None:
+    assert verdicts(repeats={"call": repeated(again=2e-4)})["repeated"] is FAILED
+    assert verdicts(repeats={"call": repeated(again=9e-4)})["repeated"] is PASSED
+    # Every new input was held up but one: noise.
+    noisy = repeated(fresh=5e-3, again=1e-3)
+    assert verdicts(timed={"call": [5e-3] * 29 + [1e-3]}, repeats={"call": noisy})["repeated"] is PASSED
+    # One repeated call was held up: too little to accuse anybody.
+    held_up = repeated(repeated=[1e-4] * 5 + [9e-4])
+    assert verdicts(repeats={"call": held_up})["repeated"] is PASSED
+
+
+def test_a_remembered_prefix_is_caught_where_calls_are_honest() -> None:
+    """What openvino-genai's prefix cache was measured to do: 20 ms instead of 100."""
+    repeats = {"call": repeated(), "prefill": repeated(fresh=0.1, again=0.02)}
+    timed = {"call": [1e-3] * 30, "prefill": [0.1] * 6}
+    assert verdicts(timed=timed, repeats=repeats)["repeated"] is FAILED
+
+
+def test_time_must_grow_with_work() -> None:
+    assert verdicts(growth=Growth(4096, [1.1e-3, 1.2e-3, 9e-3], 1e-3))["grows"] is FAILED
+    assert verdicts(growth=Growth(64, [2.1e-3, 2.2e-3, 9e-3], 1e-3))["grows"] is PASSED
+
+
+def test_outputs_that_are_computed_when_they_are_read_were_not_on_the_host() -> None:
+    assert verdicts(repeats={"call": repeated(read=[9e-4] * 6, kinds=["Lazy"] * 6)})["on_host"] is FAILED
+    assert verdicts(repeats={"call": repeated(read=[1e-6] * 4 + [9e-4] * 2)})["on_host"] is PASSED
+
+
+def test_outputs_that_change_after_the_call_had_not_settled() -> None:
+    assert verdicts(repeats={"call": repeated(outputs=3, changed=1)})["settled"] is FAILED
+    assert verdicts(repeats={"call": repeated(outputs=0)})["settled"] is NOT_JUDGED
+
+
+def test_nothing_is_faster_than_the_device() -> None:
+    assert verdicts(operations=10**9, peak=1e11)["peak"] is FAILED
+    assert verdicts(operations=10**9, peak=None)["peak"] is NOT_JUDGED
+    # 64 GFLOP in 0.1 s, whatever small calls take.
+    assert verdicts(growth=Growth(64, [0.1], 1e-3), operations=10**9, peak=5e12)["peak"] is PASSED
+    assert (
+        verdicts(growth=Growth(64, [0.1], 0.04), operations=10**9, peak=5e11, timed={"call": [0.04]})["peak"] is FAILED
+    )
+
+
+def test_a_trace_must_be_of_the_same_computation() -> None:
+    """Both lie within the bound of 8 floors around the reference, and too far apart."""
+    assert verdicts(traced=answer(off=-1.5), untraced=answer(off=1.5))["traced_error"] is PASSED
+    assert verdicts(traced=answer(off=-50), untraced=answer(off=50))["traced_error"] is FAILED
+    broken = answer()
+    broken.outputs["y"][0, 0, 0] = np.nan  # type: ignore[index]
+    assert verdicts(untraced=broken)["traced_error"] is NOT_JUDGED
