@@ -77,14 +77,14 @@ def test_a_crash_costs_one_cell_alone(assay: Assay, tmp_path: Path) -> None:
 
 def test_a_hang_is_killed_at_its_limit_and_named(assay: Assay, tmp_path: Path) -> None:
     chosen = f"bert,{FAULTY}"
-    done = assay("run", "--backend", "hanging", "--family", chosen, "--timeout", "20", "--reports", tmp_path)
+    done = assay("run", "--backend", "hanging", "--family", chosen, "--timeout", "45", "--reports", tmp_path)
     assert done.returncode == 1
     cells = {cell.family: cell for cell in report_in(tmp_path / "sessions").cells}
     assert cells["bert"].status is THIRD_PARTY
     failure = cells[FAULTY].failure
     assert failure is not None
     assert (failure.role, failure.phase, failure.signal) == ("runner", "compile", "SIGKILL")
-    assert "within 20 s" in failure.reason
+    assert "within 45 s" in failure.reason
 
 
 def test_missing_software_is_failed_and_not_unavailable(assay: Assay, tmp_path: Path) -> None:
@@ -122,7 +122,6 @@ def test_impostors_are_caught(assay: Assay, tmp_path: Path, impostor: str, statu
         ("remembering", "repeated"),
         ("lazy", "on_host"),
         ("unsynchronised", "settled"),
-        ("first-row", "grows"),
         ("stopped-clock", "peak"),
     ],
 )
