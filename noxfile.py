@@ -82,11 +82,17 @@ def compare(session: nox.Session) -> None:
 @nox.session(default=False)
 def tests(session: nox.Session) -> None:
     """Run the tests where all CPU runtimes are installed."""
-    install(session, "-e", ".", *group("test"), "-c", EVERYTHING)
-    install_runtime(session, ENVS / "openvino.txt", ENVS / "onnxruntime.txt")
+    install_every_cpu_runtime(session)
     install(session, "--no-deps", *group("checkpoints"))
     # A worker a core, each of which holds all runtimes: 1 GiB. Tests of one file share expensive fixtures.
     session.run("pytest", "-n", "auto", "--maxprocesses", "4", "--dist", "loadscope", *session.posargs)
+
+
+@nox.session(default=False)
+def trial(session: nox.Session) -> None:
+    """Put the judge on trial: mutants that it must kill, honest runs that it must not; `-- --full` for all of it."""
+    install_every_cpu_runtime(session)
+    session.run("python", "-m", "tests.trial", *session.posargs)
 
 
 @nox.session(default=False)
@@ -162,6 +168,12 @@ def install(session: nox.Session, *arguments: str | Path) -> None:
     if "UV_EXTRA_INDEX_URL" in handed_on:
         handed_on["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # as pip does: all indexes count alike
     session.install("--no-compile", *map(str, arguments), env=handed_on)
+
+
+def install_every_cpu_runtime(session: nox.Session) -> None:
+    """One environment that holds all CPU columns, and what the tests need."""
+    install(session, "-e", ".", *group("test"), "-c", EVERYTHING)
+    install_runtime(session, ENVS / "openvino.txt", ENVS / "onnxruntime.txt")
 
 
 def device_found(session: nox.Session, backend: str) -> bool:

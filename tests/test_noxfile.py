@@ -54,12 +54,12 @@ def test_default_sessions_are_the_backends_and_then_the_matrix() -> None:
 
 
 def test_the_other_sessions_are_there_when_asked_for() -> None:
-    assert set(sessions("-s", "tests", "lint", "lock")) == {"tests", "lint", "lock"}
+    assert set(sessions("-s", "tests", "lint", "lock", "trial")) == {"tests", "lint", "lock", "trial"}
 
 
 def test_every_session_is_explained_in_a_line() -> None:
     lines = [line for line in nox("-l").splitlines() if line.startswith(("* ", "- "))]
-    assert len(lines) == len(NAMES) + 5
+    assert len(lines) == len(NAMES) + 6
     for line in lines:
         assert re.fullmatch(r"[*-] [a-z]+ (\[backend\] )?-> [A-Z].{20,}", line), line
 

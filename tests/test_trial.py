@@ -1,0 +1,78 @@
+"""The trial itself: what is counted, and that a fault is killed for its effect and nothing else."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from assay.schema import Precision
+from tests.trial import mutants
+from tests.trial.honest import Judged
+from tests.trial.lab import Specimen
+from tests.trial.mutants import Tried
+from tests.trial.summary import Trial, interval
+
+DEAD = Tried("layer skipped", "bert", "f32", 1e6, "INACCURATE", killed=True, equivalent=False, reason="off")
+ALIVE = replace(DEAD, effect_in_floors=2.0, status="REAL", killed=False)
+SAME = replace(ALIVE, name="other epsilon", effect_in_floors=0.0, equivalent=True)
+HONEST = Judged("bert", "torch", "f32", 0, floors=[0.3, 0.4], alarms=[])
+
+
+def trial(*tried: Tried, honest: Judged = HONEST) -> Trial:
+    return Trial(full=False, seconds=1.0, mutants=tried, honest=[honest])
+
+
+@pytest.fixture(scope="module")
+def specimen() -> Specimen:
+    return Specimen("sentence-embeddings", Precision.F32, "5eed" * 8)
+
+
+@pytest.mark.parametrize(
+    ("fault", "killed"),
+    [(mutants.untouched, False), (mutants.layer_skipped, True), (mutants.cls_for_mean_pooling, True)],
+)
+def test_a_fault_is_killed_and_its_absence_is_not(specimen: Specimen, fault: mutants.Fault, killed: bool) -> None:
+    found = mutants.try_one(specimen, fault, 0)
+    assert found is not None
+    assert (found.killed, found.equivalent) == (killed, not killed)
+    assert (found.status == "REAL") is not killed, found.reason
+
+
+def test_what_an_architecture_lacks_is_no_mutant(specimen: Specimen) -> None:
+    assert mutants.try_one(specimen, mutants.stale_cache, 0) is None
+
+
+def test_rates_are_counted_in_bands_without_what_has_no_effect() -> None:
+    rates = trial(DEAD, DEAD, ALIVE, SAME).rates()
+    assert rates == [("f32", "1 to 3", 0, 1), ("f32", "above 10", 2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        (trial(replace(DEAD, status="REAL", killed=False)), "survived with 1e+06 floors"),
+        (trial(replace(SAME, status="FALLBACK")), "has no effect and is FALLBACK"),
+        (trial(honest=replace(HONEST, alarms=["long: 3 floors"])), "bert on torch at f32: long: 3 floors"),
+    ],
+    ids=["survivor", "killed for another reason", "false alarm"],
+)
+def test_what_must_not_be_is_named(found: Trial, says: str) -> None:
+    (fault,) = found.faults()
+    assert says in fault
+
+
+def test_a_trial_without_faults_has_none_and_says_what_it_did() -> None:
+    found = trial(DEAD, ALIVE, SAME)
+    assert found.faults() == []
+    content = json.loads(found.to_json())
+    assert content["honest"]["judgements"] == 2 and content["honest"]["false_alarms"] == 0
+    assert [each["killed"] for each in content["mutants"]] == [True, False, False]
+    assert "| f32 | above 10 | 1 of 1 | 100.0 % |" in found.tables()
+
+
+def test_intervals_are_wilson_s() -> None:
+    # Agresti and Coull (1998) give 0 to 0.278 for none of ten.
+    assert interval(0, 10) == "0.0 % to 27.8 %"
+    assert interval(10, 10) == "72.2 % to 100.0 %"

@@ -1,0 +1,127 @@
+"""Honest controls: runs that nobody tampered with, none of which may be taken for anything but real.
+
+Every judged call of every engine is a judgement: torch at three precisions, ONNX Runtime and OpenVINO at f32, over many
+seeds, shapes and draws of the weights, with inputs that are hard on arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from assay import backends, checkpoints, families
+from assay.backends.base import Engine, Tensors
+from assay.backends.torch_eager import TorchEngine
+from assay.challenge import Challenges, generator
+from assay.checkpoints import Checkpoint
+from assay.evidence.case import Answer
+from assay.evidence.deviation import K
+from assay.evidence.reference import Reference
+from assay.families.base import Config, Family, accepted
+from assay.schema import Precision
+from tests.trial.lab import DTYPES, cast
+
+EXPORTED = ("openvino", "onnxruntime")
+AT_ONCE = 8
+"""Seeds whose calls go through the reference together."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The judgements of one engine over one draw of weights.
+
+    Attributes:
+        floors: for each judged call, its worst row or channel in noise floors, room for chance taken off.
+        alarms: which calls were taken for faulty, by name.
+    """
+
+    family: str
+    engine: str
+    precision: str
+    weights: int
+    floors: list[float]
+    alarms: list[str]
+
+
+def judge_all(family: str, precision: Precision, weights: int, seeds: int, exported: bool) -> list[Judged]:
+    """All engines of one family at one precision, with one draw of the weights."""
+    checkpoint = checkpoints.local(family, "tiny", weights)
+    row = families.load(family)
+    engines: dict[str, Engine] = {"torch": _torch(row, checkpoint, precision)}
+    if exported and precision is Precision.F32:
+        engines |= {name: _opened(name, checkpoint) for name in EXPORTED}
+    reference = Reference(row, checkpoint.path)
+    floors: dict[str, list[float]] = {name: [] for name in engines}
+    alarms: dict[str, list[str]] = {name: [] for name in engines}
+    for first in range(0, seeds, AT_ONCE):
+        chunk = range(first, min(first + AT_ONCE, seeds))
+        for answer in _answers(row, checkpoint.config(), reference, precision, chunk):
+            for name, engine in engines.items():
+                found = {key: np.array(array) for key, array in engine.run(answer.inputs).items()}
+                judged = replace(answer, outputs=found)
+                off = float("inf") if judged.broken() else judged.deviation(precision).share * K[precision]
+                floors[name].append(off)
+                if off > K[precision]:
+                    alarms[name].append(f"{answer.name}: {off:.3g} floors")
+    return [
+        Judged(family, name, str(precision), weights, floors[name], alarms[name]) for name in engines
+    ]  # fmt: skip
+
+
+def _answers(
+    family: Family, config: Config, reference: Reference, precision: Precision, seeds: Sequence[int]
+) -> Iterator[Answer]:
+    def drawn(seed: int) -> Iterator[tuple[str, Tensors]]:
+        yield from Challenges(family, config, f"{seed:032x}").shapes()
+        yield from hard(family, config, seed, precision)
+
+    calls = [(f"{name} of seed {seed}", inputs) for seed in seeds for name, inputs in drawn(seed)]
+    every = [inputs for _, inputs in calls]
+    expected, noise = reference.all_outputs(every), reference.noise(every, precision, seeds[0])
+    for (name, inputs), right, spread in zip(calls, expected, noise, strict=True):
+        yield Answer(name, inputs, {}, right, spread, family.masks(inputs))
+
+
+def hard(family: Family, config: Config, seed: int, precision: Precision) -> Iterator[tuple[str, Tensors]]:
+    """Inputs that are hard on arithmetic, of the shapes and kinds that the family knows."""
+
+    def drawn(name: str, **shape: float) -> dict[str, np.ndarray]:
+        workload = family.challenges[0].model_copy(update=shape)
+        return accepted(config, family.inputs(config, workload, generator(f"{seed:032x}", "hard", name)))
+
+    if family.challenges[0].length:
+        yield "one token", drawn("one token", length=1, decoder_length=min(1, family.challenges[0].decoder_length))
+        yield "long", drawn("long", length=LONG)
+        if "attention_mask" in family.dynamic:
+            padded = drawn("padded", batch=2, length=11)
+            mask = np.zeros_like(padded["attention_mask"])
+            mask[:, 0] = 1
+            yield "all but one padded", {**padded, "attention_mask": mask}
+    for raw in ("pixel_values", "input_features", "input_values"):
+        if raw in family.dynamic:
+            like = drawn(f"like {raw}")
+            yield f"constant {raw}", {**like, raw: np.full_like(like[raw], 0.5)}
+            yield f"zero {raw}", {**like, raw: np.zeros_like(like[raw])}
+            if precision is not Precision.F16:  # whose largest number is 65,504
+                yield f"extreme {raw}", {**like, raw: like[raw] * np.float32(100)}
+
+
+LONG = 40
+"""Tokens of a long text: what the shortest tower among the test models takes."""
+
+
+def _torch(family: Family, checkpoint: Checkpoint, precision: Precision) -> Engine:
+    return TorchEngine(cast(family.load(checkpoint.path), DTYPES[precision]), "cpu")
+
+
+def _opened(name: str, checkpoint: Checkpoint) -> Engine:
+    backend = backends.load(name)
+    artifact = backend.build(checkpoint, precision=Precision.F32)
+    return backend.open(artifact, device=backend.devices()[0], precision=Precision.F32, phase=_untimed)
+
+
+def _untimed(_name: str) -> AbstractContextManager[None]:
+    return nullcontext()
