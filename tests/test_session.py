@@ -117,22 +117,23 @@ def test_impostors_are_caught(assay: Assay, tmp_path: Path, impostor: str, statu
 
 
 @pytest.mark.parametrize(
-    ("impostor", "check"),
+    ("impostor", "checks"),
     [
-        ("remembering", "repeated"),
-        ("lazy", "on_host"),
-        ("unsynchronised", "settled"),
-        ("stopped-clock", "peak"),
+        ("remembering", {"repeated"}),
+        ("lazy", {"on_host"}),
+        ("unsynchronised", {"settled"}),
+        ("first-row", {"grows", "peak"}),  # where large inputs alone take a while, it is too fast for the device
+        ("stopped-clock", {"peak"}),
     ],
 )
-def test_times_that_cannot_be_believed_are_mock(assay: Assay, tmp_path: Path, impostor: str, check: str) -> None:
+def test_times_that_cannot_be_believed_are_mock(assay: Assay, tmp_path: Path, impostor: str, checks: set[str]) -> None:
     done = assay("run", "--backend", impostor, "--family", "bert", "--reports", tmp_path)
     assert done.returncode == 1, done.stderr
     (cell,) = report_in(tmp_path / "sessions").cells
     assert cell.status is Status.MOCK, cell.reason
     timing = cell.layer(Layer.TIMING)
-    found = timing.check(check) if timing else None
-    assert found is not None and found.verdict is Verdict.FAILED
+    assert timing is not None
+    assert checks & {each.name for each in timing.checks if each.verdict is Verdict.FAILED}
 
 
 def test_what_an_engine_of_another_package_says_for_itself_is_no_evidence(assay: Assay, tmp_path: Path) -> None:
