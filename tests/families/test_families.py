@@ -3,13 +3,12 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tests.trial.mutants import skip
 from transformers import AutoTokenizer
 
 from assay import checkpoints, families
@@ -154,27 +153,12 @@ LAYERS = {
 }
 
 
-@contextmanager
-def skipped(layer: torch.nn.Module) -> Iterator[None]:
-    def same(
-        _module: object, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor], output: object
-    ) -> object:
-        states = args[0] if args else kwargs["hidden_states"]
-        return states if isinstance(output, torch.Tensor) else (states, *output[1:])
-
-    hook = layer.register_forward_hook(same, with_kwargs=True)
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
 def test_a_skipped_layer_shows(family: Family, checkpoint: Checkpoint, module: torch.nn.Module) -> None:
     inputs = drawn(family, checkpoint, family.challenges[1])
     before = run(module, inputs)
     layers = module.get_submodule(f"model.{LAYERS[family.id]}")
     for layer in layers:
-        with skipped(layer):
+        with skip(layer):
             assert change(run(module, inputs), before) > 0.1
 
 

@@ -120,29 +120,23 @@ class Specimen:
         family: the row.
         precision: what is declared.
         seed: that of the challenge.
-        size: of the test model.
-        weights: the seed of its weights.
     """
 
-    def __init__(
-        self, family: str, precision: Precision, seed: str, size: str = "tiny", weights: int | None = None
-    ) -> None:
+    def __init__(self, family: str, precision: Precision, seed: str) -> None:
         self.family = families.load(family)
         self.precision = precision
-        self.checkpoint = (
-            checkpoints.local(family, size) if weights is None else checkpoints.local(family, size, weights)
-        )
+        self.checkpoint = checkpoints.local(family)
         self.twin = checkpoints.twin(self.checkpoint)
         self.challenges = Challenges(self.family, self.checkpoint.config(), seed)
         self._seed = int(seed[:8], 16)
-        self._loaded: dict[Path, torch.nn.Module] = {}
+        self._loaded: dict[tuple[Path, str | None], torch.nn.Module] = {}
 
     def subject(self, checkpoint: Checkpoint, dtype: torch.dtype, rng: np.random.Generator) -> Subject:
         """A fresh copy of the model in that arithmetic."""
-        path = checkpoint.path
-        if path not in self._loaded:
-            self._loaded[path] = self.family.load(path, attention="eager" if dtype is EXACT else None)
-        return Subject(self.family, cast(copy.deepcopy(self._loaded[path]), dtype), self.precision, rng)
+        key = checkpoint.path, "eager" if dtype is EXACT else None  # as the reference, and as the `cpu` column
+        if key not in self._loaded:
+            self._loaded[key] = self.family.load(key[0], attention=key[1])
+        return Subject(self.family, cast(copy.deepcopy(self._loaded[key]), dtype), self.precision, rng)
 
     def observe(self, engine: Engine) -> Observed:
         """Every judged call of the checkpoint, and the trace of one."""
@@ -211,6 +205,7 @@ class Specimen:
             return replace(self._truth[name], outputs=own.outputs[name])
 
         plain = [judged(name) for name, _ in self.challenges.shapes()]
+        single = self.challenges.alone()
         return Case(
             backend=backends.load("cpu"), built_in=True, device=cpu_device(), precision=self.precision,
             checkpoint=self.checkpoint.path,
@@ -218,7 +213,7 @@ class Specimen:
             challenges=plain,
             timed=[judged("timed 0"), judged("timed 1")], traced=judged("traced"),
             permuted=permuted(self.family, self.challenges, plain, own.outputs["permuted"]),
-            alone=alone(self.family, self.challenges, plain, lambda: own.outputs["alone"]),
+            alone=alone(self.family, single, plain, own.outputs["alone"]) if single else None,
             decoding=self._decoding(own) if self._generates else None,
             twin=[replace(self._twin_truth[name], outputs=twin.outputs[name]) for name in self._twin_truth],
             untraced=judged("traced"), reference=self._reference, clock=IDLE, operations=own.operations,

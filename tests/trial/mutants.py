@@ -93,16 +93,19 @@ def bf16_weights(subject: Subject) -> None:
 # The export: another function than the model's.
 
 
-def layer_skipped(subject: Subject) -> None:
-    """One layer hands its input on."""
+def skip(layer: torch.nn.Module) -> torch.utils.hooks.RemovableHandle:
+    """Have a layer hand its input on."""
 
     def same(_module: object, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         states = args[0] if args else kwargs["hidden_states"]
         return states if isinstance(output, torch.Tensor) else (states, *output[1:])
 
-    one_of(subject, [layer for tower in towers(subject) for layer in tower]).register_forward_hook(
-        same, with_kwargs=True
-    )
+    return layer.register_forward_hook(same, with_kwargs=True)
+
+
+def layer_skipped(subject: Subject) -> None:
+    """One layer hands its input on."""
+    skip(one_of(subject, [layer for tower in towers(subject) for layer in tower]))
 
 
 def head_zeroed(subject: Subject) -> None:
@@ -122,10 +125,7 @@ def heads_swapped(subject: Subject) -> None:
 
 def attention_scale_missing(subject: Subject) -> None:
     """Scores are not divided by the square root of the head's width."""
-    scaled = [
-        (module, name) for module in subject.module.modules() for name in ("scaling", "scale")
-        if "Attention" in type(module).__name__ and isinstance(getattr(module, name, None), float)
-    ]  # fmt: skip
+    scaled = settings(subject, "Attention", "scaling", "scale")
     changed = [(module, name) for module, name in scaled if getattr(module, name) != 1]
     module, name = one_of(subject, changed)
     setattr(module, name, 1.0)
@@ -133,25 +133,13 @@ def attention_scale_missing(subject: Subject) -> None:
 
 def wrong_epsilon(subject: Subject) -> None:
     """Every norm with 1e-3: another library's default."""
-    found = [
-        (module, name) for module in subject.module.modules() for name in ("eps", "variance_epsilon")
-        if "Norm" in type(module).__name__ and isinstance(getattr(module, name, None), float)
-    ]  # fmt: skip
-    if not found:
-        raise NotApplicable
-    for module, name in found:
+    for module, name in settings(subject, "Norm", "eps", "variance_epsilon"):
         setattr(module, name, 1e-3)
 
 
 def other_epsilon(subject: Subject) -> None:
     """Every norm with 1e-5 where 1e-12 or 1e-6 is meant, or the other way around."""
-    found = [
-        (module, name) for module in subject.module.modules() for name in ("eps", "variance_epsilon")
-        if "Norm" in type(module).__name__ and isinstance(getattr(module, name, None), float)
-    ]  # fmt: skip
-    if not found:
-        raise NotApplicable
-    for module, name in found:
+    for module, name in settings(subject, "Norm", "eps", "variance_epsilon"):
         setattr(module, name, 1e-6 if getattr(module, name) == 1e-5 else 1e-5)
 
 
@@ -162,7 +150,7 @@ def other_gelu(subject: Subject) -> None:
         for name, child in list(owner.named_children()):
             if type(child).__name__ in ("GELUActivation", "GELU"):
                 setattr(owner, name, torch.nn.GELU(approximate="tanh"))
-            elif type(child).__name__ == "NewGELUActivation" or type(child).__name__ == "QuickGELUActivation":
+            elif type(child).__name__ in ("NewGELUActivation", "QuickGELUActivation"):
                 setattr(owner, name, torch.nn.GELU())
             else:
                 continue
@@ -320,11 +308,11 @@ class StaleCache(TorchDecoder):
     """Forgets every other step's keys and values."""
 
     def step(self, tokens: np.ndarray) -> Any:
-        before = self._inputs, copy.deepcopy(self._cache)
+        before = copy.deepcopy(self._cache)
         self._steps = getattr(self, "_steps", 0) + 1
         answer = super().step(tokens)
         if self._steps % 2:
-            self._cache = before[1]
+            self._cache = before
             if "attention_mask" in self._inputs and self._target == "input_ids":
                 self._inputs["attention_mask"] = self._inputs["attention_mask"][:, :-1]
         return answer
@@ -415,6 +403,21 @@ def towers(subject: Subject) -> Iterator[torch.nn.ModuleList]:
         stack = name.rpartition(".")[2] in ("layer", "layers", "block", "blocks", "h")
         if stack and isinstance(module, torch.nn.ModuleList) and len(module) > 1 and len(set(map(type, module))) == 1:
             yield module
+
+
+def settings(subject: Subject, kind: str, *names: str) -> list[tuple[torch.nn.Module, str]]:
+    """Modules of a kind, and which of these numbers each has.
+
+    Raises:
+        NotApplicable: none has one.
+    """
+    found = [
+        (module, name) for module in subject.module.modules() for name in names
+        if kind in type(module).__name__ and isinstance(getattr(module, name, None), float)
+    ]  # fmt: skip
+    if not found:
+        raise NotApplicable
+    return found
 
 
 def projection(subject: Subject) -> torch.Tensor:

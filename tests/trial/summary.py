@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import sqrt
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from assay.evidence.deviation import K
+from assay.report.markdown import as_table
 from assay.schema import Precision, Status
 from tests.trial.honest import Judged
 from tests.trial.mutants import Tried
@@ -85,7 +86,7 @@ class Trial:
             (precision, band, f"{hit} of {tried}", percent(hit / tried), interval(hit, tried))
             for precision, band, hit, tried in self.rates()
         ]
-        return table(("precision", "effect in floors", "killed", "rate", "95 % interval"), rows)
+        return as_table(("precision", "effect in floors", "killed", "rate", "95 % interval"), rows)
 
     def _mutants(self) -> str:
         names = list(dict.fromkeys(each.name for each in self.mutants))
@@ -100,7 +101,7 @@ class Trial:
             cells.append(f"{min(effects):.2g} to {max(effects):.2g}" if effects else "none")
             cells.append(", ".join(sorted({each.family for each in mine if each.equivalent})))
             rows.append(tuple(cells))
-        return table(("mutant", *map(str, Precision), "effects in floors", "no effect in"), rows)
+        return as_table(("mutant", *map(str, Precision), "effects in floors", "no effect in"), rows)
 
     def _distributions(self) -> str:
         rows = []
@@ -112,7 +113,7 @@ class Trial:
                     points = [f"{value:.2f}" for value in np.quantile(floors, (0.5, 0.99, 1))]
                     alarms = sum(len(each.alarms) for each in runs)
                     rows.append((str(precision), engine, f"{len(floors):,}", *points, f"{K[precision]:g}", str(alarms)))
-        return table(("precision", "engine", "judgements", "median", "99 %", "largest", "K", "false alarms"), rows)
+        return as_table(("precision", "engine", "judgements", "median", "99 %", "largest", "K", "false alarms"), rows)
 
 
 def interval(hit: int, tried: int) -> str:
@@ -126,12 +127,6 @@ def interval(hit: int, tried: int) -> str:
 def percent(share: float) -> str:
     """A share in per cent."""
     return f"{100 * share:.1f} %"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _rate(precision: str, band: str, hit: int, tried: int) -> dict[str, Any]:
