@@ -13,8 +13,6 @@ from assay.families.base import Config, Family, accepted
 from assay.families.generation import GeneratingFamily
 from assay.schema import Workload
 
-MASK = "attention_mask"
-
 
 def draw_seed() -> str:
     """128 bits from the operating system, in hexadecimal."""
@@ -66,21 +64,19 @@ class Challenges:
 
     def alone(self) -> Alone | None:
         """The most padded row of a judged workload, without its padding; None where no input is a mask."""
-        padded = (workload for workload in self.family.challenges if workload.padded)
-        for workload in padded:
-            inputs = self._inputs(workload, workload.name)
-            if MASK not in inputs:
-                return None
-            mask = inputs[MASK]
-            row = int(np.argmin(mask.sum(axis=1)))
-            kept = mask[row] == 1
-            axis = self.family.dynamic[MASK][1]
-            short = {
-                name: array[row : row + 1, kept] if self.family.dynamic[name].get(1) == axis else array[row : row + 1]
-                for name, array in inputs.items()
-            }
-            return Alone(workload.name, row, kept, short)
-        return None
+        workload = next((each for each in self.family.challenges if each.padded), None)
+        inputs = self._inputs(workload, workload.name) if workload else {}
+        mask = inputs.get("attention_mask")
+        if workload is None or mask is None:
+            return None
+        row = int(np.argmin(mask.sum(axis=1)))
+        kept = mask[row] == 1
+        dynamic = self.family.dynamic
+        short = {
+            name: array[row : row + 1, kept] if dynamic[name].get(1) == dynamic["attention_mask"][1] else array[[row]]
+            for name, array in inputs.items()
+        }
+        return Alone(workload.name, row, kept, short)
 
     def timed(self, number: int) -> dict[str, np.ndarray]:
         """Inputs of call `number` of the timed loop."""

@@ -180,4 +180,4 @@ def test_operations_are_those_that_torch_counts(name: str) -> None:
     module = families.load(name).load(checkpoints.local(name).path, attention="eager")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(**{key: torch.from_numpy(array) for key, array in inputs.items()})
-    assert reference.operations(inputs) == counter.get_total_flops() > 10**6
+    assert reference.counted(inputs)[1] == counter.get_total_flops() > 10**6

@@ -4,9 +4,9 @@ Bits differ between honest machines: sums of float64 are taken in another order 
 threads. So a digest is a few numbers with a tolerance and no hash: sums of an output y with random signs, divided by
 the square root of the number of values. As a product with a vector of norm 1, each is off by at most |e| where y is off
 by e (Cauchy-Schwarz). And |e| <= K floor |y|, where the floor at float64 is the measured one, of perturbations by the
-unit round-off u of the declared precision, times 2**-53 / u: a floor is proportional to what it perturbs by. K is that
-of agreement at f32. An error that only one judge makes, of norm d, shows as about d over the square root of the number
-of values.
+unit round-off u of the declared precision (by three at f32, `ACCUMULATION`), times 2**-53 / u: a floor is proportional
+to what it perturbs by. K is that of agreement at f32. An error that only one judge makes, of norm d, shows as about d
+over the square root of the number of values.
 """
 
 from __future__ import annotations

@@ -116,11 +116,13 @@ class Reference:
         """The outputs of every call; equal to `outputs` but for the order in which sums are taken."""
         return self._run_all(calls, TrueFloat64(), _Exact())
 
-    def operations(self, inputs: Tensors) -> int:
-        """Floating-point operations of the matrix products and convolutions of a call; a product of a sum is two."""
+    def counted(self, inputs: Tensors) -> tuple[dict[str, np.ndarray], int]:
+        """The outputs, and the floating-point operations of the matrix products and convolutions that they took.
+
+        A product of a sum is two operations.
+        """
         counting = _Counting()
-        self._run(inputs, TrueFloat64(), counting)
-        return counting.operations
+        return self._run(inputs, TrueFloat64(), counting), counting.operations
 
     def _run(self, inputs: Tensors, mode: TrueFloat64, arithmetic: _Exact) -> dict[str, np.ndarray]:
         tensors = {name: torch.from_numpy(_widened(array)) for name, array in inputs.items()}

@@ -110,7 +110,7 @@ def growth(
             for number in range(1, count + 1):
                 _, called, _ = _timed(call, larger(batch, number))
                 large.append(called)
-            size = sum(array.nbytes for array in (*inputs.values(), *_arrays(outputs)))
+            size = sum(array.nbytes for array in (*inputs.values(), *numbers(outputs).values()))
             if min(large) >= enough * typical or size * factor > LARGEST:
                 return Growth(batch, large, typical)
             batch *= factor
@@ -125,20 +125,20 @@ def _timed(
     outputs = call(inputs)
     returned = time.perf_counter()
     with np.errstate(all="ignore"):
-        for array in _arrays(outputs):
+        for array in numbers(outputs).values():
             np.add.reduce(array, axis=None)
     return outputs, returned - started, time.perf_counter() - returned
 
 
 def _look_again(found: Repeats, outputs: Tensors, seconds: float) -> None:
-    before = [array.tobytes() for array in _arrays(outputs)]
+    before = [array.tobytes() for array in numbers(outputs).values()]
     time.sleep(seconds)
-    after = [array.tobytes() for array in _arrays(outputs)]
+    after = [array.tobytes() for array in numbers(outputs).values()]
     found.outputs += len(after)
     found.changed += sum(old != new for old, new in zip(before, after, strict=True))
 
 
-def _arrays(outputs: Tensors) -> list[np.ndarray]:
-    """What is numbers; whatever else an engine answers is missing for the judge."""
-    arrays = [np.asarray(each) for each in outputs.values()]
-    return [array for array in arrays if array.dtype.kind in "fiub"]
+def numbers(outputs: Tensors) -> dict[str, np.ndarray]:
+    """The outputs that are numbers; whatever else an engine answers is missing for the judge."""
+    arrays: dict[str, np.ndarray] = {name: np.asarray(each) for name, each in outputs.items()}
+    return {name: array for name, array in arrays.items() if array.dtype.kind in "fiub"}

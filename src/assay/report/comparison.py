@@ -13,7 +13,7 @@ from rich.text import Text
 
 from assay.compare import Comparison, MetricChange, Verdict
 from assay.report import units
-from assay.report.markdown import _table, _text
+from assay.report.markdown import as_table, safe
 from assay.schema import Metric
 
 GLYPHS: dict[Verdict, str] = {"regression": "✘", "improvement": "✔", "change": "·"}
@@ -47,16 +47,16 @@ def print_comparison(found: Comparison, file: TextIO | None = None, *, width: in
 
 def to_markdown(found: Comparison) -> str:
     """A section for a pull request or a job summary."""
-    parts = ["## Compared with the baseline", _text(summary(found)) + "."]
+    parts = ["## Compared with the baseline", safe(summary(found)) + "."]
     if found.statuses:
         parts.append("\n".join(
             f"- {GLYPHS[each.verdict]} **{each.verdict}** "
-            + _text(_status(each.cell, each.base, each.new, each.reason)) for each in found.statuses
+            + safe(_status(each.cell, each.base, each.new, each.reason)) for each in found.statuses
         ))  # fmt: skip
     if changed := _changed(found):
-        lines = [[_text(part) for part in _line(each)] for each in changed]
-        parts.append(_table(HEAD, lines))
-    parts += [_text(note) for note in _notes(found)]
+        lines = [[safe(part) for part in _line(each)] for each in changed]
+        parts.append(as_table(HEAD, lines))
+    parts += [safe(note) for note in _notes(found)]
     return "\n\n".join(parts) + "\n"
 
 

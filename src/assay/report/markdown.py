@@ -19,7 +19,7 @@ def render(matrix: Matrix) -> str:
         "<!-- Written by `assay merge`; changes are lost. -->",
         "# Status matrix",
         f"{len(matrix.cells)} cells: {grid.totals(matrix.cells)}.",
-        *(f"> **Warning:** {_text(warning)}" for warning in matrix.warnings),
+        *(f"> **Warning:** {safe(warning)}" for warning in matrix.warnings),
         _status(table, columns, grid.machines(matrix)),
         _legend(matrix),
         *_causes(matrix),
@@ -33,9 +33,9 @@ def render(matrix: Matrix) -> str:
 
 
 def _status(table: Sequence[Row], columns: Sequence[str], machines: Mapping[str, str]) -> str:
-    return _table(
-        ("family", "weights", *map(_text, columns)),
-        ([_text(row.title), _weights(row), *(_status_cell(row.cells.get(name, ()), machines) for name in columns)]
+    return as_table(
+        ("family", "weights", *map(safe, columns)),
+        ([safe(row.title), _weights(row), *(_status_cell(row.cells.get(name, ()), machines) for name in columns)]
          for row in table),
     )  # fmt: skip
 
@@ -48,16 +48,16 @@ def _status_cell(cells: Sequence[MatrixCell], machines: Mapping[str, str]) -> st
         if latency:
             parts.append(_flag(latency) + units.quantity(latency))
         if place:
-            parts.append(f"({_text(', '.join(place))})")
+            parts.append(f"({safe(', '.join(place))})")
         lines.append(" ".join(parts))
     return "<br>".join(lines) or NOTHING
 
 
 def _weights(row: Row) -> str:
-    size = f"{_text(row.size)}, {row.precision}"
+    size = f"{safe(row.size)}, {row.precision}"
     if row.checkpoint is None:
         return size
-    name = f"{_text(units.name(row.checkpoint))}, " if row.checkpoint.source != "local" else ""
+    name = f"{safe(units.name(row.checkpoint))}, " if row.checkpoint.source != "local" else ""
     return f"{name}{size}, `{units.weights(row.checkpoint)}`"
 
 
@@ -75,13 +75,13 @@ def _causes(matrix: Matrix) -> list[str]:
         return []
     lines = []
     for cause in causes:
-        looked_for = f" Looked for: {_text('; '.join(cause.looked_for))}." if cause.looked_for else ""
-        sentence = _text(cause.reason).rstrip(".")
-        where = _text(cause.where(matrix))
+        looked_for = f" Looked for: {safe('; '.join(cause.looked_for))}." if cause.looked_for else ""
+        sentence = safe(cause.reason).rstrip(".")
+        where = safe(cause.where(matrix))
         lines.append(f"- {grid.GLYPHS[cause.status]} **{cause.status}** {where}. {sentence}.{looked_for}")
     logs = [
-        f"<details><summary>{_text(grid.about(cell.family)[0])} on {_text(cell.backend)}: "
-        f"end of the {_text(cell.failure.role)}'s log</summary>\n\n{_code(cell.failure.log)}\n\n</details>"
+        f"<details><summary>{safe(grid.about(cell.family)[0])} on {safe(cell.backend)}: "
+        f"end of the {safe(cell.failure.role)}'s log</summary>\n\n{_code(cell.failure.log)}\n\n</details>"
         for cell in matrix.cells
         if cell.failure and cell.failure.log.strip()
     ]
@@ -91,7 +91,7 @@ def _causes(matrix: Matrix) -> list[str]:
 def _notes(matrix: Matrix) -> list[str]:
     """What cells say of their checkpoints, once for every checkpoint."""
     lines = {
-        f"- {_text(grid.about(cell.family)[0])}, {_text(units.name(cell.checkpoint))}: {_text(note)}"
+        f"- {safe(grid.about(cell.family)[0])}, {safe(units.name(cell.checkpoint))}: {safe(note)}"
         for cell in matrix.cells
         if cell.checkpoint
         for note in cell.notes
@@ -101,7 +101,7 @@ def _notes(matrix: Matrix) -> list[str]:
 
 def _agreement(table: Sequence[Row], columns: Sequence[str]) -> list[str]:
     lines = [
-        [_text(row.title), _weights(row), *(_errors(row.cells.get(name, ())) for name in columns)]
+        [safe(row.title), _weights(row), *(_errors(row.cells.get(name, ())) for name in columns)]
         for row in table
         if any(grid.agreement(cell) for cells in row.cells.values() for cell in cells)
     ]
@@ -113,7 +113,7 @@ def _agreement(table: Sequence[Row], columns: Sequence[str]) -> list[str]:
             "The largest relative error against the float64 reference, and the bound derived from the precision that "
             "was declared. The other layers of evidence are in `matrix.json`."
         ),
-        _table(("family", "weights", *map(_text, columns)), lines),
+        as_table(("family", "weights", *map(safe, columns)), lines),
     ]
 
 
@@ -132,7 +132,7 @@ def _metrics(matrix: Matrix, table: Sequence[Row], columns: Sequence[str]) -> li
     for heading, members in grid.kinds(table):
         lines = [line for row in members for line in _metric_lines(row, columns)]
         if lines:
-            parts += [f"### {heading}", _table(("family", "metric", "unit", *map(_text, columns)), lines)]
+            parts += [f"### {heading}", as_table(("family", "metric", "unit", *map(safe, columns)), lines)]
     if not parts:
         return []
     several = (
@@ -154,9 +154,9 @@ def _metric_lines(row: Row, columns: Sequence[str]) -> Iterable[list[str]]:
     names = dict.fromkeys(name for cell in everything for name in cell.metrics)
     for name in names:
         unit = next(cell.metrics[name].unit for cell in everything if name in cell.metrics)
-        shown = _text(units.shared_unit(unit)[1])
+        shown = safe(units.shared_unit(unit)[1])
         yield [
-            _text(row.label), _text(name.replace("_", " ")), shown,
+            safe(row.label), safe(name.replace("_", " ")), shown,
             *(_figures(row.cells.get(column, ()), name, unit) for column in columns),
         ]  # fmt: skip
 
@@ -166,14 +166,14 @@ def _figures(cells: Sequence[MatrixCell], name: str, unit: str) -> str:
     for cell, label in zip(cells, grid.labels(cells), strict=True):
         metric = cell.metrics.get(name)
         if metric:
-            where = f" ({_text(label)})" if label else ""
+            where = f" ({safe(label)})" if label else ""
             found.append(_figure(metric, unit) + _unless_real(cell) + where)
     return "<br>".join(found) or NOTHING
 
 
 def _figure(metric: Metric, unit: str) -> str:
     if metric.unit != unit:  # another version of assay measured it; never mix units in silence
-        return _flag(metric) + _text(units.quantity(metric))
+        return _flag(metric) + safe(units.quantity(metric))
     factor = units.shared_unit(unit)[0]
     figure = _flag(metric) + units.number(metric.value / factor)
     if metric.low is None or metric.high is None:
@@ -194,22 +194,22 @@ def _environment(matrix: Matrix) -> list[str]:
     if not found:
         return []
     sessions = [
-        [_text(backend), _span(ref.id), _text(ref.started_at[:16].replace("T", " ")), _text(ref.machine.name),
-         _text(ref.environment.python), str(ref.environment.threads), _text(ref.environment.assay),
-         _text(", ".join(f"{name} {version}" for name, version in sorted(ref.environment.packages.items()))) or NOTHING]
+        [safe(backend), _span(ref.id), safe(ref.started_at[:16].replace("T", " ")), safe(ref.machine.name),
+         safe(ref.environment.python), str(ref.environment.threads), safe(ref.environment.assay),
+         safe(", ".join(f"{name} {version}" for name, version in sorted(ref.environment.packages.items()))) or NOTHING]
         for ref, backend, _ in found
     ]  # fmt: skip
     machines = {ref.machine.model_dump_json(): ref.machine for ref, _, _ in found}
     hardware = [
-        [_text(each.name), _text(each.system), _text(each.processor), str(each.cores), units.amount(each.memory),
-         _text(", ".join(each.devices)) or NOTHING]
+        [safe(each.name), safe(each.system), safe(each.processor), str(each.cores), units.amount(each.memory),
+         safe(", ".join(each.devices)) or NOTHING]
         for each in machines.values()
     ]  # fmt: skip
     head = ("backend", "session", "started", "machine", "python", "threads", "assay", "packages")
     return [
         "## Environment",
-        _table(head, sessions),
-        _table(("machine", "system", "processor", "cores", "memory", "devices"), hardware),
+        as_table(head, sessions),
+        as_table(("machine", "system", "processor", "cores", "memory", "devices"), hardware),
     ]
 
 
@@ -217,19 +217,20 @@ def _superseded(matrix: Matrix) -> list[str]:
     if not matrix.superseded:
         return []
     lines = [
-        f"- {_text(backend)}, session {_span(ref.id)} of {_text(ref.started_at[:10])} on {_text(ref.machine.name)}: "
+        f"- {safe(backend)}, session {_span(ref.id)} of {safe(ref.started_at[:10])} on {safe(ref.machine.name)}: "
         f"{grid.totals(cells)}"
         for ref, backend, cells in grid.sessions(matrix.superseded)
     ]
     return ["## Superseded", "Older results of the same cells, kept in `matrix.json`.", "\n".join(lines)]
 
 
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+def as_table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table of cells that are Markdown already."""
     ruled = [head, ["---"] * len(head), *lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in ruled)
 
 
-def _text(text: str) -> str:
+def safe(text: str) -> str:
     """As it is, whatever Markdown and HTML would make of it."""
     escaped = units.plain(text).replace("&", "&amp;").replace("<", "&lt;")
     return re.sub(r"([\\`*_|\[\]])", r"\\\1", escaped)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 
 from assay import backends, families
 from assay.backends.base import Artifact, Operation
-from assay.challenge import Challenges
+from assay.challenge import Alone, Challenges
 from assay.devices import Device
 from assay.errors import UsageError, listed
 from assay.evidence import agreement, digest, placement, provenance, timing, weights
@@ -55,13 +55,15 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     torch.set_num_threads(_threads(checkpoint))
     _reuse_memory()
     with phase("reference"):
-        case = _case(request, family, config, artifact, checkpoint)
+        reference = Reference(family, checkpoint)
+        # As large as a timed call, and the same in every environment: it tells operations and digests.
+        fixed = Challenges(family, config, digest.SEED).timed(0)
+        outputs, operations = reference.counted(fixed)
+        case = _case(request, family, config, artifact, reference, operations)
     with phase("evidence"):
         evidence: list[Evidence] = [layer.judge(case) for layer in LAYERS]
     with phase("digest"):
-        inputs = Challenges(family, config, digest.SEED).timed(0)
-        outputs = case.reference.outputs(inputs)
-        digests = digest.digests(outputs, family.masks(inputs), case.traced, case.precision)
+        digests = digest.digests(outputs, family.masks(fixed), case.traced, case.precision)
     return {
         "evidence": [each.model_dump(mode="json") for each in evidence],
         "digests": [each.model_dump(mode="json") for each in digests],
@@ -103,7 +105,9 @@ def _reuse_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, 256 * 2**20)
 
 
-def _case(request: dict[str, Any], family: Family, config: Config, artifact: Artifact, checkpoint: Path) -> Case:
+def _case(
+    request: dict[str, Any], family: Family, config: Config, artifact: Artifact, reference: Reference, operations: int
+) -> Case:
     runner = request["runner"]
     challenges = Challenges(family, config, request["seed"])
     precision = Precision(request["precision"])
@@ -116,29 +120,28 @@ def _case(request: dict[str, Any], family: Family, config: Config, artifact: Art
         *((f"timed {number}", challenges.timed(number), f"timed-{number}") for number in runner["kept"]),
         ("traced", challenges.traced(), "traced"),
     ]
-    reference = Reference(family, checkpoint)
     own = list(judge.answers(reference, calls, run))
     judged = judge.decoding(reference, challenges, decoding["number"], run) if decoding else None
     twin_calls = [(name, inputs, f"challenge-{name}") for name, inputs in shapes]
     twin = list(judge.answers(Reference(family, Path(request["twin"])), twin_calls, Path(request["twin_run"])))
-    device = Device(**request["device"])
+    device, single = Device(**request["device"]), challenges.alone()
     return Case(
         backend=backends.load(request["backend"]),
         built_in=backends.built_in(request["backend"]),
         device=device,
         precision=precision,
-        checkpoint=checkpoint,
+        checkpoint=Path(request["checkpoint"]),
         artifact=artifact,
         challenges=own[: len(shapes)],
         timed=own[len(shapes) : -1],
         traced=own[-1],
         permuted=permuted(family, challenges, own, _kept(run, "permuted")),
-        alone=alone(family, challenges, own, lambda: _kept(run, "alone")),
+        alone=alone(family, single, own, _kept(run, "alone")) if single else None,
         untraced=replace(own[-1], name="untraced", outputs=_kept(run, "untraced")),
         decoding=judged,
         twin=twin,
         reference=reference,
-        clock=_clock(request, reference.operations(own[-1].inputs), peak(device, precision)),
+        clock=_clock(request, operations, peak(device, precision)),
         operations=[Operation(**operation) for operation in runner["trace"]],
         libraries=runner["libraries"],
         modules=runner["modules"],
@@ -221,27 +224,21 @@ def permuted(family: Family, challenges: Challenges, answers: Sequence[Answer], 
     )  # fmt: skip
 
 
-def alone(
-    family: Family, challenges: Challenges, answers: Sequence[Answer], outputs: Callable[[], Arrays]
-) -> Answer | None:
+def alone(family: Family, single: Alone, answers: Sequence[Answer], outputs: Arrays) -> Answer:
     """What is expected of a row without its padding: what it has in the batch, where it is no padding."""
-    found = challenges.alone()
-    if found is None:
-        return None
-    answer = next(each for each in answers if each.name == found.workload)
-    row = slice(found.row, found.row + 1)
+    answer = next(each for each in answers if each.name == single.workload)
 
     def part(key: str, array: np.ndarray, first: int = 0) -> np.ndarray:
-        array = np.take(array, [found.row], axis=first)
+        array = np.take(array, [single.row], axis=first)
         if key in family.pairwise:
-            return np.take(array, [found.row], axis=first + 1)
-        return np.compress(found.kept, array, axis=first + 1) if key in answer.masks else array
+            return np.take(array, [single.row], axis=first + 1)
+        return np.compress(single.kept, array, axis=first + 1) if key in answer.masks else array
 
     return Answer(
-        name=f"row {found.row} of {found.workload}, alone", inputs=found.inputs, outputs=outputs(),
+        name=f"row {single.row} of {single.workload}, alone", inputs=single.inputs, outputs=outputs,
         expected={key: part(key, array) for key, array in answer.expected.items()},
         noise={key: part(key, array, 1) for key, array in answer.noise.items()},
-        masks={key: array[row][:, found.kept] for key, array in answer.masks.items()},
+        masks={key: part(key, array) for key, array in answer.masks.items()},
     )  # fmt: skip
 
 

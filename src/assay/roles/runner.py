@@ -26,7 +26,7 @@ from assay.families.base import Family
 from assay.families.generation import GeneratingFamily
 from assay.measure import memory
 from assay.measure.clock import time_calls, time_decoding
-from assay.measure.probes import growth, repeats
+from assay.measure.probes import growth, numbers, repeats
 from assay.measure.processes import adopt_orphans
 from assay.roles.phases import PhaseLog
 from assay.roles.software import mapped_libraries, seen_running, software
@@ -145,9 +145,8 @@ def _decoding(
 
 
 def _save(path: Path, outputs: Mapping[str, np.ndarray]) -> None:
-    """Keep what is numbers; whatever else an engine answers is missing for the judge."""
-    arrays: dict[str, Any] = {name: np.asarray(array) for name, array in outputs.items()}
-    np.savez(path, **{name: array for name, array in arrays.items() if array.dtype.kind in "fiub"})
+    arrays: dict[str, Any] = numbers(outputs)
+    np.savez(path, **arrays)
 
 
 def library_names() -> list[str] | None:
