@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -99,7 +100,11 @@ def _threads(checkpoint: Path) -> int:
 
 
 def _reuse_memory() -> None:
-    """Have glibc keep what is freed: new pages for every result are a third of the time of a noise floor."""
+    """Have glibc keep what is freed: new pages for every result are a third of the time of a noise floor.
+
+    What is larger than it can keep comes in huge pages: a weight matrix in float64 has thousands of small ones.
+    """
+    os.environ["THP_MEM_ALLOC_ENABLE"] = "1"  # torch reads it at its first allocation
     if hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # the most that it takes
         libc.mallopt(_M_TRIM_THRESHOLD, 256 * 2**20)
