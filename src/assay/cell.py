@@ -99,8 +99,8 @@ class CellRun:
         self._record["seeds"] = {"challenge": seed}
         run = yield from self._run(built, "checkpoint", seed, "run", measure=True)
         preprocessed = yield from self._preprocess(built, seed)
-        yield from self._run(built, "twin", seed, "twin", measure=False)
-        judged = yield from self._judge(built, seed, run)
+        twin = yield from self._run(built, "twin", seed, "twin", measure=False)
+        judged = yield from self._judge(built, seed, run, twin)
         self._record["evidence"] = tuple(Evidence.model_validate(each) for each in judged["evidence"])
         self._record["transcript"] = judged["transcript"]
         known = ["replayed: the inputs were known beforehand"] if self._plan.seed else []
@@ -159,7 +159,7 @@ class CellRun:
         answer = yield from self._call("preprocessor", self._torch_preload, request, "preprocess", alone=True)
         return answer.response
 
-    def _judge(self, built: Mapping[str, Any], seed: str, run: Answer) -> Steps[dict[str, Any]]:
+    def _judge(self, built: Mapping[str, Any], seed: str, run: Answer, twin: Answer) -> Steps[dict[str, Any]]:
         request = {
             "backend": self._plan.backend.name,
             "device": asdict(self._device),
@@ -172,6 +172,7 @@ class CellRun:
             "run": str(self._folder / "run"),
             "twin_run": str(self._folder / "twin"),
             "runner": run.response,
+            "twin_digests": twin.response["digests"],
             "wall": run.wall,
         }
         return (yield from self._call("judge", self._torch_preload, request, "judge")).response

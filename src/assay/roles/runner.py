@@ -8,15 +8,12 @@ from __future__ import annotations
 import json
 import secrets
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from assay import backends, families
-from assay.backends.base import Artifact, Engine
+from assay.backends.base import Artifact, Engine, Operation, Tensors
 from assay.challenge import Challenges
 from assay.decoding import decode
 from assay.devices import Device
@@ -24,6 +21,7 @@ from assay.families.base import Family
 from assay.families.generation import GeneratingFamily
 from assay.measure import memory
 from assay.measure.clock import time_calls, time_decoding
+from assay.roles.outputs import Written
 from assay.roles.phases import PhaseLog
 from assay.schema import Precision
 
@@ -40,8 +38,9 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         folder: this role's folder; outputs are written there as `.npz`.
 
     Returns:
-        Samples, memory, trace, and what was seen of the process.
+        Samples, memory, trace, what was seen of the process, and the digest of every file of outputs.
     """
+    written = Written(folder)
     phase = PhaseLog(folder / "phases.jsonl")
     memory.reset_peak()
     backend = backends.load(request["backend"])
@@ -55,25 +54,27 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
             engine.run(challenges.timed(-1))
         with phase("challenges"):
             for name, inputs in challenges.shapes():
-                _save(folder / f"challenge-{name}.npz", engine.run(inputs))
-        response = _measured(engine, family, challenges, phase, folder) if request["measure"] else {}
-    return response | {"libraries": mapped_libraries(), "modules": loaded_runtimes()}
+                written.save(f"challenge-{name}", engine.run(inputs))
+        response = _measured(engine, family, challenges, phase, written) if request["measure"] else {}
+    return response | {"libraries": mapped_libraries(), "modules": loaded_runtimes(), "digests": written.digests}
 
 
-def _measured(engine: Engine, family: Family, challenges: Challenges, phase: PhaseLog, folder: Path) -> dict[str, Any]:
+def _measured(
+    engine: Engine, family: Family, challenges: Challenges, phase: PhaseLog, written: Written
+) -> dict[str, Any]:
     with phase("measure"):
         timed = time_calls(engine.run, challenges.timed, budget=BUDGET, least=LEAST, choose=secrets.randbelow)
         for number, outputs in timed.kept.items():
-            _save(folder / f"timed-{number}.npz", outputs)
-    decoding = _decoding(engine, family, challenges, phase, folder) if isinstance(family, GeneratingFamily) else None
+            written.save(f"timed-{number}", outputs)
+    decoding = _decoding(engine, family, challenges, phase, written) if isinstance(family, GeneratingFamily) else None
     figures = {
         "peak_memory": memory.peak(),
         "unique_memory": memory.unique(),
-        "device_memory": engine.device_memory(),
+        "device_memory": _number(engine.device_memory()),
     }
     with phase("trace"):
-        traced, operations = engine.trace(challenges.traced())
-        _save(folder / "traced.npz", traced)
+        traced, operations = _trace(engine.trace(challenges.traced()))
+        written.save("traced", traced)
     return {
         "samples": timed.samples,
         "kept": sorted(timed.kept),
@@ -84,28 +85,34 @@ def _measured(engine: Engine, family: Family, challenges: Challenges, phase: Pha
 
 
 def _decoding(
-    engine: Engine, family: GeneratingFamily, challenges: Challenges, phase: PhaseLog, folder: Path
+    engine: Engine, family: GeneratingFamily, challenges: Challenges, phase: PhaseLog, written: Written
 ) -> dict[str, Any]:
     """The judged sequences, then timed ones, of which one is kept."""
     with phase("decoding"):
         prompt, tokens = challenges.forced()
         for name in ("forced", "again"):
-            _save(folder / f"{name}.npz", {"logits": decode(engine, prompt, tokens.shape[1], tokens).logits})
+            written.save(name, {"logits": decode(engine, prompt, tokens.shape[1], tokens).logits})
         greedy = decode(engine, challenges.greedy(), family.forced.new_tokens)
-        _save(folder / "greedy.npz", {"logits": greedy.logits, "tokens": greedy.tokens})
+        written.save("greedy", {"logits": greedy.logits, "tokens": greedy.tokens})
     with phase("measure decoding"):
         timed = time_decoding(
             lambda number: decode(engine, challenges.decoded(number), family.decoded.new_tokens),
             budget=BUDGET, choose=secrets.randbelow,
         )  # fmt: skip
-        _save(folder / "decoded.npz", {"logits": timed.kept.logits, "tokens": timed.kept.tokens})
+        written.save("decoded", {"logits": timed.kept.logits, "tokens": timed.kept.tokens})
     return {"first": timed.first, "steps": timed.steps, "number": timed.number, "cache": greedy.cache}
 
 
-def _save(path: Path, outputs: Mapping[str, np.ndarray]) -> None:
-    """Keep what is numbers; whatever else an engine answers is missing for the judge."""
-    arrays: dict[str, Any] = {name: np.asarray(array) for name, array in outputs.items()}
-    np.savez(path, **{name: array for name, array in arrays.items() if array.dtype.kind in "fiub"})
+def _trace(answer: object) -> tuple[Tensors, list[Operation]]:
+    """A trace as an engine must give it; of anything else nothing is left, and the judge says so."""
+    match answer:
+        case [dict() as outputs, list() as operations]:
+            return outputs, [operation for operation in operations if isinstance(operation, Operation)]
+    return {}, []
+
+
+def _number(answer: object) -> int | None:
+    return answer if isinstance(answer, int) else None
 
 
 def mapped_libraries() -> list[str] | None:
