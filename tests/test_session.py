@@ -91,37 +91,6 @@ def test_missing_software_is_failed_and_not_unavailable(assay: Assay, tmp_path: 
     assert "a_runtime_that_is_not_installed" in cell.reason
 
 
-@pytest.mark.parametrize(
-    ("impostor", "status", "layer"),
-    [
-        ("zeros", Status.MOCK, Layer.AGREEMENT),
-        ("magic", Status.MOCK, Layer.AGREEMENT),
-        ("random-weights", Status.MOCK, Layer.WEIGHTS),
-        ("cached", Status.MOCK, Layer.TIMING),
-        ("lowered", Status.INACCURATE, Layer.PLACEMENT),
-        ("torch-inside", Status.FALLBACK, Layer.PLACEMENT),
-    ],
-)
-def test_impostors_are_caught(assay: Assay, tmp_path: Path, impostor: str, status: Status, layer: Layer) -> None:
-    done = assay("run", "--backend", impostor, "--family", "bert", "--reports", tmp_path)
-    assert done.returncode == 1, done.stderr
-    (cell,) = report_in(tmp_path / "sessions").cells
-    assert cell.status is status, cell.reason
-    evidence = cell.layer(layer)
-    assert evidence is not None and evidence.verdict is Verdict.FAILED
-
-
-def test_a_cache_that_nobody_resets_is_caught(assay: Assay, tmp_path: Path) -> None:
-    done = assay("run", "--backend", "stale", "--family", "llama", "--reports", tmp_path)
-    assert done.returncode == 1, done.stderr
-    (cell,) = report_in(tmp_path / "sessions").cells
-    assert cell.status is Status.INACCURATE, cell.reason
-    agreement = cell.layer(Layer.AGREEMENT)
-    assert agreement is not None
-    reset = agreement.check("reset")
-    assert reset is not None and reset.verdict is Verdict.FAILED
-
-
 def test_resume_runs_only_what_is_missing(assay: Assay, tmp_path: Path) -> None:
     command = ("run", "--backend", "cpu", "--family", "bert,t5", "--reports", tmp_path)
     assert assay(*command).returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import time
@@ -10,7 +11,7 @@ from unittest.mock import MagicMock
 
 import numpy as np
 
-from assay.backends.base import Artifact, Engine, Operation, PhaseClock, Tensors
+from assay.backends.base import Artifact, Backend, Engine, Operation, PhaseClock, Tensors
 from assay.backends.onnxruntime import OnnxRuntime, OnnxRuntimeDecoder
 from assay.backends.openvino import OpenVino
 from assay.backends.torch_eager import TorchEager
@@ -246,11 +247,16 @@ zeros, cached, magic, random_weights = Zeros(), Cached(), Magic(), RandomWeights
 torch_inside, lowered, crashing, hanging = TorchInside(), Lowered(), Crashing(), Hanging()
 homeless, telephoning, stale = Homeless(), Telephoning(), Stale()
 
-ENTRY_POINTS = {
-    backend.name: f"assay_impostors:{name}"
-    for name, backend in list(globals().items())
-    if isinstance(backend, OnnxRuntime | OpenVino | TorchEager)
-}
+
+def entry_points() -> dict[str, str]:
+    """Name to `module:attribute`, of this folder's modules."""
+    modules = [importlib.import_module(file.stem) for file in sorted(Path(__file__).parent.glob("assay_*.py"))]
+    return {
+        backend.name: f"{module.__name__}:{attribute}"
+        for module in modules
+        for attribute, backend in vars(module).items()
+        if isinstance(backend, Backend)
+    }
 
 
 def install(folder: Path) -> None:
@@ -258,5 +264,5 @@ def install(folder: Path) -> None:
     info = folder / "assay_impostors-1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: assay-impostors\nVersion: 1\n")
-    lines = "".join(f"{name} = {value}\n" for name, value in ENTRY_POINTS.items())
+    lines = "".join(f"{name} = {value}\n" for name, value in entry_points().items())
     (info / "entry_points.txt").write_text(f"[assay.backends]\n{lines}")
