@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -91,12 +90,8 @@ IMPOSTORS = (
     Impostor("lowered", INACCURATE, "computes in bf16 what f32 is claimed for"),
     Impostor("stale", INACCURATE, "does not forget the last sequence", ("llama",)),
     # Nothing speaks against them, and nothing but their own word for them.
-    Impostor(
-        "slows-the-clock",
-        UNPROVEN,
-        "has the clock of its process go at half speed",
-        missing="provenance: modules are not searched for code that stands there in place of their own",
-    ),
+    Impostor("slows-the-clock", UNPROVEN, "has the clock of its process go at half speed",
+             missing="provenance: modules are not searched for code that stands there in place of their own"),
     Impostor("numpy-inside", UNPROVEN, "numpy computes while ONNX Runtime idles; the trace is invented",
              missing="placement: the trace of a third-party backend is believed"),
 )  # fmt: skip
@@ -104,7 +99,7 @@ IMPOSTORS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an impostor in one family; `caught` if the status is the expected one."""
+    """What became of an impostor in one family; `caught` if the status is the expected one, and no other."""
 
     name: str
     family: str
@@ -123,7 +118,7 @@ def installed(folder: Path) -> str:
     return os.pathsep.join(filter(None, (str(folder), str(FOLDER), os.environ.get("PYTHONPATH", ""))))
 
 
-def run(progress: Callable[[str], None], impostors: tuple[Impostor, ...] = IMPOSTORS) -> list[dict[str, Any]]:
+def run(progress: Callable[[str], None], impostors: Sequence[Impostor] = IMPOSTORS) -> list[dict[str, Any]]:
     """Run every impostor in a session of its own, as many at once as there are cores.
 
     Args:
@@ -135,19 +130,35 @@ def run(progress: Callable[[str], None], impostors: tuple[Impostor, ...] = IMPOS
     """
     with tempfile.TemporaryDirectory(prefix="assay-trial-") as folder, ThreadPoolExecutor(threads()) as pool:
         path = installed(Path(folder, "site"))
-        sessions = {pool.submit(_session, each, path, Path(folder, each.name)): each for each in impostors}
-        outcomes: dict[str, list[Outcome]] = {}
-        for session in as_completed(sessions):
-            impostor = sessions[session]
-            outcomes[impostor.name] = list(_outcomes(impostor, session.result()))
-            for outcome in outcomes[impostor.name]:
+        running = {pool.submit(_outcomes, each, path, Path(folder, each.name)): each for each in impostors}
+        found: dict[str, list[Outcome]] = {}
+        for future in as_completed(running):
+            name = running[future].name
+            found[name] = future.result()
+            for outcome in found[name]:
                 verdict = "caught" if outcome.caught else f"NOT caught, expected {outcome.expected}"
                 progress(f"{outcome.name} in {outcome.family}: {outcome.status}, {verdict}")
-    return [asdict(outcome) for impostor in impostors for outcome in outcomes[impostor.name]]
+    return [asdict(outcome) for impostor in impostors for outcome in found[impostor.name]]
 
 
-def _session(impostor: Impostor, path: str, reports: Path) -> SessionReport:
-    """The report as the command printed it: what an impostor writes elsewhere is no part of it."""
+def _outcomes(impostor: Impostor, path: str, reports: Path) -> list[Outcome]:
+    """One for each family; where there is no report, the status is `no report`, which catches nobody."""
+    try:
+        cells = _cells(impostor, path, reports)
+    except (ValueError, subprocess.TimeoutExpired) as error:
+        cells, missing = {}, str(error)
+    else:
+        missing = "the report has no such cell"
+    found = {family: (str(cell.status), cell.reason) for family, cell in cells.items()}
+    return [
+        Outcome(impostor.name, family, str(impostor.expected), status, status == impostor.expected, reason)
+        for family in impostor.families
+        for status, reason in [found.get(family, ("no report", missing))]
+    ]
+
+
+def _cells(impostor: Impostor, path: str, reports: Path) -> dict[str, Cell]:
+    """The cells of the report as the command printed it: what an impostor writes elsewhere is no part of it."""
     done = subprocess.run(
         [sys.executable, "-m", "assay", "run", "--backend", impostor.name, "--family", ",".join(impostor.families),
          "--reports", str(reports), "--json"],
@@ -155,16 +166,7 @@ def _session(impostor: Impostor, path: str, reports: Path) -> SessionReport:
         env=os.environ | {"PYTHONPATH": path},
     )  # fmt: skip
     try:
-        return SessionReport.model_validate(json.loads(done.stdout))
-    except ValueError as error:
-        raise RuntimeError(f"{impostor.name}: no report, exit code {done.returncode}: {done.stderr[-500:]}") from error
-
-
-def _outcomes(impostor: Impostor, report: SessionReport) -> Iterator[Outcome]:
-    cells: dict[str, Cell] = {cell.family: cell for cell in report.cells}
-    for family in impostor.families:
-        cell = cells[family]
-        yield Outcome(
-            name=impostor.name, family=family, expected=str(impostor.expected), status=str(cell.status),
-            caught=cell.status is impostor.expected, reason=cell.reason,
-        )  # fmt: skip
+        report = SessionReport.model_validate_json(done.stdout)
+    except ValueError:
+        raise ValueError(f"exit code {done.returncode}, no report: {done.stderr[-500:]}") from None
+    return {cell.family: cell for cell in report.cells}
