@@ -90,7 +90,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def trial(session: nox.Session) -> None:
-    """Put the judge on trial: mutants that it must kill, honest runs that it must not; `-- --full` for all of it."""
+    """Put the judge on trial: mutants to kill, impostors to catch, honest runs to leave alone; `-- --full` for all."""
     install_every_cpu_runtime(session)
     session.run("python", "-m", "tests.trial", *session.posargs)
 

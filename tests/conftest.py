@@ -14,12 +14,11 @@ import pytest
 from hypothesis import settings
 
 from assay.schema import SessionReport
+from tests.trial.impostors import installed
 
 # The same cases every time, and no time limit: a busy machine is no bug.
 settings.register_profile("assay", deadline=None, derandomize=True)
 settings.load_profile("assay")
-
-IMPOSTORS = Path(__file__).parent / "impostors"
 
 Assay = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -41,14 +40,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def impostor_path(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A `PYTHONPATH` on which the impostors are installed, as a distribution with entry points."""
-    sys.path.insert(0, str(IMPOSTORS))
-    import assay_impostors
-    import timing_impostors
-
-    folder = tmp_path_factory.mktemp("site")
-    assay_impostors.install(folder)
-    assay_impostors.install(folder, "timing_impostors", timing_impostors.ENTRY_POINTS)
-    return os.pathsep.join((str(folder), str(IMPOSTORS)))
+    return installed(tmp_path_factory.mktemp("site"))
 
 
 @pytest.fixture(scope="session")
@@ -56,11 +48,10 @@ def assay(impostor_path: str) -> Assay:
     """Run `python -m assay ARGUMENTS` as a user would, with the impostors installed."""
 
     def run(*arguments: str | Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        path = os.pathsep.join(filter(None, (impostor_path, os.environ.get("PYTHONPATH", ""))))
         return subprocess.run(
             [sys.executable, "-m", "assay", *map(str, arguments)],
             capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": path} | dict(env or {}),
+            env=os.environ | {"PYTHONPATH": impostor_path} | dict(env or {}),
         )  # fmt: skip
 
     return run

@@ -61,7 +61,10 @@ def test_checks_of_decoding_are_needed_where_tokens_are_decoded_alone() -> None:
     kept = tuple(check for check in make.evidence()[0].checks if check.name not in DECODING)
     evidence = (Evidence(layer=Layer.AGREEMENT, checks=kept), *without(Layer.AGREEMENT))
     decoding = make.cell(evidence=evidence)
-    assert conclude(decoding) == (Status.UNPROVEN, "agreement not judged: no tokens, reset in the report")
+    assert conclude(decoding) == (
+        Status.UNPROVEN,
+        "agreement not judged: no follows_tokens, tokens, reset in the report",
+    )
     one_pass = decoding.model_copy(update={"workloads": make.WORKLOADS[:2]})
     assert conclude(one_pass)[0] is Status.REAL
 

@@ -104,10 +104,10 @@ class CellRun:
         self._record["seeds"] = {"challenge": seed}
         run = yield from self._run(built, "checkpoint", seed, "run", measure=True)
         preprocessed = yield from self._preprocess(built, seed)
-        yield from self._run(built, "twin", seed, "twin", measure=False)
+        twin = yield from self._run(built, "twin", seed, "twin", measure=False)
         installed = self._compared(run)
         self._record["software"] = dict(installed.served)
-        judged = yield from self._judge(built, seed, run, installed)
+        judged = yield from self._judge(built, seed, run, twin, installed)
         self._record["evidence"] = tuple(Evidence.model_validate(each) for each in judged["evidence"])
         self._record["transcript"] = judged["transcript"]
         known = ["replayed: the inputs were known beforehand"] if self._plan.seed else []
@@ -178,7 +178,9 @@ class CellRun:
             runtimes=(*RUNTIME_LIBRARIES, *self._plan.backend.libraries),
         )
 
-    def _judge(self, built: Mapping[str, Any], seed: str, run: Answer, installed: Findings) -> Steps[dict[str, Any]]:
+    def _judge(
+        self, built: Mapping[str, Any], seed: str, run: Answer, twin: Answer, installed: Findings
+    ) -> Steps[dict[str, Any]]:
         request = {
             "backend": self._plan.backend.name,
             "device": asdict(self._device),
@@ -191,6 +193,7 @@ class CellRun:
             "run": str(self._folder / "run"),
             "twin_run": str(self._folder / "twin"),
             "runner": run.response,
+            "twin_digests": twin.response["digests"],
             "installed": installed.to_json(),
             "wall": run.wall,
             "cpu": run.cpu,

@@ -100,11 +100,21 @@ def test_processes_that_compute_for_the_runner_fail() -> None:
     assert verdicts([operation()], helpers=0.25)["helpers"] is Verdict.FAILED
 
 
+def test_what_computed_on_a_cuda_device_has_its_driver_mapped() -> None:
+    own = "libopenvino.so.2026"
+    found = checks([operation("cuda:0")], device="cuda", libraries=(own, "libcuda.so.580.95.05"))["driver"]
+    assert found.verdict is Verdict.PASSED
+    found = checks([operation("cuda:0")], device="cuda", libraries=(own, "libcudart.so.12"))["driver"]
+    assert found.verdict is Verdict.FAILED
+    assert found.text == "libcuda.so, without which nothing reaches cuda:0, was not mapped"
+    assert verdicts([operation("cuda:0")], device="cuda", libraries=None)["driver"] is Verdict.NOT_JUDGED
+
+
 def test_an_engine_of_another_package_is_believed_only_where_it_speaks_against_itself() -> None:
     found = verdicts([operation()], built_in=False)
     assert found == {
         "elsewhere": Verdict.NOT_JUDGED, "precision": Verdict.NOT_JUDGED, "foreign_runtime": Verdict.PASSED,
-        "helpers": Verdict.PASSED,
+        "helpers": Verdict.PASSED, "driver": Verdict.PASSED,
     }  # fmt: skip
     found = verdicts([operation("cpu", "bf16")], device="cuda", built_in=False)
     assert found["elsewhere"] is found["precision"] is Verdict.FAILED

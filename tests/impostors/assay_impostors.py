@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from unittest.mock import MagicMock
 
 import numpy as np
 
-from assay.backends.base import Artifact, Engine, Operation, PhaseClock, Tensors
+from assay.backends.base import Artifact, Backend, Engine, Operation, PhaseClock, Tensors
 from assay.backends.onnxruntime import OnnxRuntime, OnnxRuntimeDecoder
 from assay.backends.openvino import OpenVino
 from assay.backends.torch_eager import TorchEager
@@ -278,19 +278,22 @@ torch_inside, lowered, crashing, hanging = TorchInside(), Lowered(), Crashing(),
 homeless, telephoning, stale = Homeless(), Telephoning(), Stale()
 patched, mocked = Patched(), Mocked()
 
-ENTRY_POINTS = {
-    backend.name: f"assay_impostors:{name}"
-    for name, backend in list(globals().items())
-    if isinstance(backend, OnnxRuntime | OpenVino | TorchEager)
-}
+
+def entry_points() -> dict[str, str]:
+    """Name to `module:attribute`, of this folder's modules."""
+    modules = [importlib.import_module(file.stem) for file in sorted(Path(__file__).parent.glob("assay_*.py"))]
+    return {
+        backend.name: f"{module.__name__}:{attribute}"
+        for module in modules
+        for attribute, backend in vars(module).items()
+        if isinstance(backend, Backend)
+    }
 
 
-def install(
-    folder: Path, distribution: str = "assay_impostors", entry_points: Mapping[str, str] = ENTRY_POINTS
-) -> None:
+def install(folder: Path) -> None:
     """Write what pip would leave behind: a distribution with these entry points."""
-    info = folder / f"{distribution}-1.dist-info"
+    info = folder / "assay_impostors-1.dist-info"
     info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution.replace('_', '-')}\nVersion: 1\n")
-    lines = "".join(f"{name} = {value}\n" for name, value in entry_points.items())
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: assay-impostors\nVersion: 1\n")
+    lines = "".join(f"{name} = {value}\n" for name, value in entry_points().items())
     (info / "entry_points.txt").write_text(f"[assay.backends]\n{lines}")

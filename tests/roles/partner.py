@@ -1,4 +1,4 @@
-"""A role for tests, known to any server that has imported this: it waits for another one, and may end their server."""
+"""A role for tests, known to any server that has imported this: it waits for another one, and then may misbehave."""
 
 from __future__ import annotations
 
@@ -24,6 +24,22 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         time.sleep(0.01)
     if request["then"] == "kill the server":
         os.kill(os.getppid(), signal.SIGKILL)
+    if request["then"] == "leave a process behind":
+        return {"left": leave_behind()}
     if request["then"] != "answer":
         time.sleep(PATIENCE)
     return {"met": request["other"]}
+
+
+def leave_behind() -> int:
+    """Start a process that is no child of this one any more, and in a session of its own."""
+    readable, writable = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(PATIENCE)
+        else:
+            os.write(writable, str(pid).encode())
+        os._exit(0)
+    return int(os.read(readable, 32))

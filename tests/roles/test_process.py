@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,7 @@ def test_servers_that_have_ended_are_no_error_at_the_end(tmp_path: Path) -> None
 
 @linux
 def test_a_role_that_takes_too_long_is_killed_alone(servers: Servers, tmp_path: Path) -> None:
+    servers.start(PRELOAD).wait()
     servers.limit = 0.5
     alone = servers.call(
         Request(ROLE, PRELOAD, {"other": str(tmp_path / "nobody"), "then": "answer"}, tmp_path / "alone", False)
@@ -67,3 +69,12 @@ def test_a_role_that_takes_too_long_is_killed_alone(servers: Servers, tmp_path: 
         alone.finish()
     servers.limit = 10
     assert [call.finish().response for call in meeting(servers, tmp_path)]
+
+
+@linux
+def test_what_a_role_leaves_behind_ends_before_its_answer_is_read(servers: Servers, tmp_path: Path) -> None:
+    left, right = meeting(servers, tmp_path, "leave a process behind", "answer")
+    pid = left.finish().response["left"]
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert right.finish().response

@@ -1,7 +1,8 @@
 """Puts the judge on trial: `nox -s trial`, or `nox -s trial -- --full`.
 
-Mutants and honest controls; writes `trial.json` and `TRIAL.md`, prints the tables, and exits 1 if a mutant of more than
-ten noise floors survived, or an honest run was taken for faulty.
+Mutants, honest controls and impostors; writes `trial.json` and `TRIAL.md`, prints the tables, and exits 1 if a mutant
+of more than ten noise floors survived, an honest run was taken for faulty, or an impostor got another status than it
+deserves.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from typing import Any
 
 from assay import families
 from assay.schema import Precision
+from tests.trial import impostors
 from tests.trial.honest import Judged, judge_all
 from tests.trial.lab import one_thread
 from tests.trial.mutants import Tried, try_all
 from tests.trial.summary import Trial
 
+PARTS = ("mutants", "honest", "impostors")
 MUTANT_SEED = "5eed" * 8
 """The challenge of the mutants: a kill rate should be the same tomorrow."""
 
@@ -37,7 +40,8 @@ def main() -> int:
         print(f"{time.monotonic() - started:7.1f} s  {text}", file=sys.stderr, flush=True)
 
     tried, judged = _numbers(options, progress)
-    trial = Trial(options.full, time.monotonic() - started, tried, judged)
+    outcomes = impostors.run(progress) if "impostors" in options.parts else []
+    trial = Trial(options.full, time.monotonic() - started, tried, judged, outcomes)
     options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "trial.json").write_text(trial.to_json(), encoding="utf-8")
     (options.output / "TRIAL.md").write_text(trial.tables(), encoding="utf-8")
@@ -51,7 +55,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="nox -s trial --", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--full", action="store_true", help="all precisions and repeats, 10,000 honest judgements")
     parser.add_argument("--family", type=_listed, default=families.ORDER, help="these rows only")
-    parser.add_argument("--parts", type=_listed, default=("mutants", "honest"), help="of mutants, honest")
+    parser.add_argument("--parts", type=_listed, default=PARTS, help=f"of {', '.join(PARTS)}")
     parser.add_argument("--output", type=Path, default=Path("reports"), help="folder of trial.json and TRIAL.md")
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""What a trial found, as JSON and as tables: kill rates in bands of effect, false alarms, distributions."""
+"""What a trial found, as JSON and as tables: kill rates in bands of effect, false alarms, impostors."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from assay.evidence.deviation import K
 from assay.report.markdown import as_table
 from assay.schema import Precision, Status
 from tests.trial.honest import Judged
+from tests.trial.impostors import Outcome
 from tests.trial.mutants import Tried
 
 BANDS = ((0.0, 1.0, "below 1"), (1.0, 3.0, "1 to 3"), (3.0, 10.0, "3 to 10"), (10.0, float("inf"), "above 10"))
@@ -29,6 +30,7 @@ class Trial:
     seconds: float
     mutants: Sequence[Tried]
     honest: Sequence[Judged]
+    impostors: Sequence[Outcome] = ()
 
     def to_json(self) -> str:
         """The trial as `reports/trial.json` has it."""
@@ -43,6 +45,7 @@ class Trial:
                 "false_alarms": sum(len(each.alarms) for each in self.honest),
                 "runs": [_honest(each) for each in self.honest],
             },
+            "impostors": [asdict(each) for each in self.impostors],
             "rates": [_rate(*each) for each in self.rates()],
         }
         return json.dumps(content, indent=1) + "\n"
@@ -59,7 +62,7 @@ class Trial:
         return found
 
     def faults(self) -> list[str]:
-        """What must not be: a survivor of large effect, a mutant killed without one, a false alarm."""
+        """What must not be: a survivor of large effect, a mutant killed without one, a false alarm, a pretence."""
         survivors = [
             f"mutant {each.name} of {each.family} at {each.precision} survived with {each.effect_in_floors:.3g} floors"
             for each in self.mutants
@@ -74,12 +77,17 @@ class Trial:
             for each in self.honest
             for alarm in each.alarms
         ]
-        return [*survivors, *wrongly, *alarms]
+        believed = [
+            f"impostor {each.name} in {each.family} is {each.status} and not {each.expected}: {each.reason}"
+            for each in self.impostors
+            if not each.caught
+        ]
+        return [*survivors, *wrongly, *alarms, *believed]
 
     def tables(self) -> str:
         """Markdown for people."""
-        tables = (self._bands(), self._mutants(), self._distributions())
-        return "".join(f"{each}\n\n" for each in tables)
+        tables = (self._bands(), self._mutants(), self._distributions(), self._impostors())
+        return "".join(f"{each}\n\n" for each in tables if each)
 
     def _bands(self) -> str:
         rows = [
@@ -114,6 +122,13 @@ class Trial:
                     alarms = sum(len(each.alarms) for each in runs)
                     rows.append((str(precision), engine, f"{len(floors):,}", *points, f"{K[precision]:g}", str(alarms)))
         return as_table(("precision", "engine", "judgements", "median", "99 %", "largest", "K", "false alarms"), rows)
+
+    def _impostors(self) -> str:
+        rows = [
+            (each.name, each.family, each.expected, each.status, "yes" if each.caught else "NO")
+            for each in self.impostors
+        ]
+        return as_table(("impostor", "family", "deserves", "got", "caught"), rows) if rows else ""
 
 
 def interval(hit: int, tried: int) -> str:

@@ -26,10 +26,11 @@ CONSEQUENCES: Mapping[str, Status] = {
     "margin": Status.UNPROVEN,
     "permuted": Status.INACCURATE,
     "padding": Status.INACCURATE,
+    "follows_tokens": Status.MOCK,
     "tokens": Status.INACCURATE,
     "reset": Status.INACCURATE,
 }
-DECODING = frozenset({"tokens", "reset"})
+DECODING = frozenset({"follows_tokens", "tokens", "reset"})
 """Checks that are made, and required, where tokens are decoded alone."""
 FOLLOWS = 0.1
 """The least cosine between changes that counts as following. Honest arithmetic gives 1 - 1e-5 even at bf16, and a model
@@ -109,11 +110,27 @@ def _padding(case: Case) -> Check:
     return error_check("padding", [case.alone], case.precision)
 
 
-def _decoding(decoding: Decoding, precision: Precision) -> tuple[Check, Check]:
+def _decoding(decoding: Decoding, precision: Precision) -> tuple[Check, ...]:
     from assay.evidence.case import error_check
 
-    tokens = _tokens([decoding.greedy, decoding.timed], precision)
-    return tokens, error_check("reset", [decoding.again], precision)
+    forced = decoding.forced
+    return (
+        # All steps as one change: a decoder that loses its cache is wrong, and follows its last token all the same.
+        aligned("follows_tokens", [(_steps(forced, slice(1, None)), _steps(forced, slice(None, -1)))], "tokens"),
+        _tokens([decoding.greedy, decoding.timed], precision),
+        error_check("reset", [decoding.again], precision),
+    )
+
+
+def _steps(answer: Answer, part: slice) -> Answer:
+    """A part of a sequence's steps; what is missing stays missing."""
+    from dataclasses import replace
+
+    outputs, expected = (
+        {name: array[:, part] for name, array in arrays.items() if array.ndim > 1}
+        for arrays in (answer.outputs, answer.expected)
+    )
+    return replace(answer, outputs=outputs, expected=expected)
 
 
 def _tokens(sequences: Sequence[tuple[Answer, np.ndarray]], precision: Precision) -> Check:

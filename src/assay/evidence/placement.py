@@ -21,6 +21,7 @@ CONSEQUENCES: Mapping[str, Status] = {
     "elsewhere": Status.FALLBACK,
     "foreign_runtime": Status.FALLBACK,
     "helpers": Status.FALLBACK,
+    "driver": Status.FALLBACK,
     "precision": Status.INACCURATE,
 }
 RUNTIME_LIBRARIES = (
@@ -36,6 +37,8 @@ RUNTIME_LIBRARIES = (
     "libpaddle",
 )
 """File-name prefixes of the libraries that can compute a transformer."""
+DRIVERS = {"cuda": "libcuda.so"}
+"""By kind of device, the driver's library: who computes there has it mapped."""
 OWN_WORDS = "an engine of another package traces itself, which is no evidence"
 ELSEWHERE = 0.01
 """The share of work that may run beside the device. Shapes, scalars and masks of a few elements are made on the
@@ -44,11 +47,11 @@ _LOWER = {"f32": {"bf16", "f16", "i8", "u8", "i4", "u4"}, "f16": {"i8", "u8", "i
 
 
 def judge(case: Case) -> Evidence:
-    """Device, foreign runtimes, helping processes and executed precision."""
+    """Device, foreign runtimes, helping processes, the device's driver and executed precision."""
     told, precision = _elsewhere(case), _precision(case)
     if not case.built_in:
         told, precision = _without_praise(told), _without_praise(precision)
-    return Evidence(layer=Layer.PLACEMENT, checks=(told, _foreign(case), _helpers(case), precision))
+    return Evidence(layer=Layer.PLACEMENT, checks=(told, _foreign(case), _helpers(case), _driver(case), precision))
 
 
 def _without_praise(check: Check) -> Check:
@@ -110,6 +113,19 @@ def _helpers(case: Case) -> Check:
     if usage.helpers:
         text = f"processes that the runner had started computed for {value:.1%} of the time of its calls"
     return Check(name="helpers", value=value, bound=ELSEWHERE, text=text)
+
+
+def _driver(case: Case) -> Check:
+    """How many drivers that the device needs the process had not mapped."""
+    name, device = "driver", case.device
+    if device.kind not in DRIVERS:
+        return Check(name=name, value=0, bound=0, text=f"{device.id} needs no driver of its own")
+    if case.libraries is None:
+        return Check(name=name, text="this system does not tell which libraries a process has mapped")
+    library = DRIVERS[device.kind]
+    mapped = any(each.startswith(library) for each in case.libraries)
+    text = f"{library}, without which nothing reaches {device.id}, was {'' if mapped else 'not '}mapped"
+    return Check(name=name, value=int(not mapped), bound=0, text=text)
 
 
 def _precision(case: Case) -> Check:

@@ -26,6 +26,7 @@ from assay.installed import Findings
 from assay.measure.peak import peak
 from assay.measure.probes import Growth, Repeats
 from assay.measure.processes import Usage
+from assay.roles.outputs import Outputs
 from assay.roles.phases import PhaseLog
 from assay.schema import Evidence, Precision
 from assay.tensor_files import is_small
@@ -39,8 +40,8 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     Args:
         request: `backend`, `device`, `precision`, `seed`, `config`, `checkpoint` and `twin` (paths), `artifact`,
-            `run` and `twin_run` (folders with outputs), `runner` (its response), `wall` and `cpu` (its seconds),
-            `installed` (what of its software is as the install records say).
+            `run` and `twin_run` (folders with outputs), `runner` (its response), `twin_digests`, `wall` and `cpu` (its
+            seconds), `installed` (what of its software is as the install records say).
         folder: this role's folder.
 
     Returns:
@@ -117,7 +118,8 @@ def _case(
     challenges = Challenges(family, config, request["seed"])
     precision = Precision(request["precision"])
     judge = _Answers(family, precision, int(request["seed"][:8], 16))
-    run = Path(request["run"])
+    run = Outputs(Path(request["run"]), runner["digests"])
+    twin_run = Outputs(Path(request["twin_run"]), request["twin_digests"])
     shapes = list(challenges.shapes())
     decoding = runner["decoding"]
     calls = [
@@ -128,7 +130,7 @@ def _case(
     own = list(judge.answers(reference, calls, run))
     judged = judge.decoding(reference, challenges, decoding["number"], run) if decoding else None
     twin_calls = [(name, inputs, f"challenge-{name}") for name, inputs in shapes]
-    twin = list(judge.answers(Reference(family, Path(request["twin"])), twin_calls, Path(request["twin_run"])))
+    twin = list(judge.answers(Reference(family, Path(request["twin"])), twin_calls, twin_run))
     device, single = Device(**request["device"]), challenges.alone()
     return Case(
         backend=backends.load(request["backend"]),
@@ -140,9 +142,9 @@ def _case(
         challenges=own[: len(shapes)],
         timed=own[len(shapes) : -1],
         traced=own[-1],
-        permuted=permuted(family, challenges, own, _kept(run, "permuted")),
-        alone=alone(family, single, own, _kept(run, "alone")) if single else None,
-        untraced=replace(own[-1], name="untraced", outputs=_kept(run, "untraced")),
+        permuted=permuted(family, challenges, own, run.read("permuted")),
+        alone=alone(family, single, own, run.read("alone")) if single else None,
+        untraced=replace(own[-1], name="untraced", outputs=run.read("untraced")),
         decoding=judged,
         twin=twin,
         reference=reference,
@@ -182,23 +184,25 @@ class _Answers:
         self._precision = precision
         self._seed = seed
 
-    def answers(self, reference: Reference, calls: Sequence[tuple[str, Tensors, str]], run: Path) -> Iterator[Answer]:
+    def answers(
+        self, reference: Reference, calls: Sequence[tuple[str, Tensors, str]], run: Outputs
+    ) -> Iterator[Answer]:
         """Every call's answer: name, inputs, and the file that its outputs are in."""
         every = [inputs for _, inputs, _ in calls]
         expected, noise = reference.all_outputs(every), reference.noise(every, self._precision, self._seed)
         for (name, inputs, file), exact, spread in zip(calls, expected, noise, strict=True):
             yield Answer(
-                name=name, inputs=inputs, outputs=_kept(run, file), expected=exact, noise=spread,
+                name=name, inputs=inputs, outputs=run.read(file), expected=exact, noise=spread,
                 masks=self._family.masks(inputs),
             )  # fmt: skip
 
-    def decoding(self, reference: Reference, challenges: Challenges, number: int, run: Path) -> Decoding:
+    def decoding(self, reference: Reference, challenges: Challenges, number: int, run: Outputs) -> Decoding:
         """The judged sequences, each by one pass of the reference over its prompt and its tokens."""
         family = self._family
         assert isinstance(family, GeneratingFamily)
         forced, tokens = challenges.forced()
         prompts = {"forced": forced, "greedy": challenges.greedy(), "decoded": challenges.decoded(number)}
-        chosen = {"forced": tokens} | {name: _kept(run, name)["tokens"] for name in ("greedy", "decoded")}
+        chosen = {"forced": tokens} | {name: run.read(name)["tokens"] for name in ("greedy", "decoded")}
         calls = [(name, family.extended(prompt, chosen[name]), name) for name, prompt in prompts.items()]
         answers = {
             answer.name: decoded(answer, prompts[answer.name][family.target].shape[1])
@@ -206,7 +210,7 @@ class _Answers:
         }
         return Decoding(
             forced=answers["forced"],
-            again=replace(answers["forced"], name="forced again", outputs=_kept(run, "again")),
+            again=replace(answers["forced"], name="forced again", outputs=run.read("again")),
             greedy=(answers["greedy"], chosen["greedy"]),
             timed=(answers["decoded"], chosen["decoded"]),
         )
@@ -245,11 +249,6 @@ def alone(family: Family, single: Alone, answers: Sequence[Answer], outputs: Arr
         noise={key: part(key, array, 1) for key, array in answer.noise.items()},
         masks={key: part(key, array) for key, array in answer.masks.items()},
     )  # fmt: skip
-
-
-def _kept(run: Path, name: str) -> dict[str, np.ndarray]:
-    with np.load(run / f"{name}.npz", allow_pickle=False) as outputs:
-        return dict(outputs)
 
 
 def decoded(answer: Answer, prompt: int) -> Answer:

@@ -8,16 +8,14 @@ from __future__ import annotations
 import json
 import secrets
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-
 from assay import backends, families
-from assay.backends.base import Artifact, Engine
+from assay.backends.base import Artifact, Engine, Operation, Tensors
 from assay.challenge import Challenges
 from assay.decoding import decode
 from assay.devices import Device
@@ -26,12 +24,15 @@ from assay.families.base import Family
 from assay.families.generation import GeneratingFamily
 from assay.measure import memory
 from assay.measure.clock import time_calls, time_decoding
-from assay.measure.probes import growth, numbers, repeats
+from assay.measure.probes import growth, repeats
 from assay.measure.processes import adopt_orphans
+from assay.roles.outputs import Written
 from assay.roles.phases import PhaseLog
 from assay.roles.software import mapped_libraries, seen_running, software
 from assay.schema import Precision
 
+CLOCK = "time"
+"""The module whose clock is read: who replaces it there is looked for too."""
 BUDGET = 0.5
 """Seconds of measuring a cell, once the least number of samples is there."""
 LEAST = 30
@@ -45,8 +46,9 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         folder: this role's folder; outputs are written there as `.npz`.
 
     Returns:
-        Samples, memory, trace, and what was seen of the process.
+        Samples, memory, trace, what was seen of the process, and the digest of every file of outputs.
     """
+    written = Written(folder)
     phase = PhaseLog(folder / "phases.jsonl")
     memory.reset_peak()
     adopt_orphans()
@@ -61,41 +63,41 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
             engine.run(challenges.timed(-1))
         with phase("challenges"):
             for name, inputs in challenges.shapes():
-                _save(folder / f"challenge-{name}.npz", engine.run(inputs))
+                written.save(f"challenge-{name}", engine.run(inputs))
             if request["measure"]:
-                _variants(engine, challenges, folder)
-        response = _measured(engine, family, challenges, phase, folder, backend.preload) if request["measure"] else {}
-    return response | {"libraries": library_names(), "modules": loaded_runtimes()}
+                _variants(engine, challenges, written)
+        response = _measured(engine, family, challenges, phase, written, backend.preload) if request["measure"] else {}
+    return response | {"libraries": library_names(), "modules": loaded_runtimes(), "digests": written.digests}
 
 
-def _variants(engine: Engine, challenges: Challenges, folder: Path) -> None:
+def _variants(engine: Engine, challenges: Challenges, written: Written) -> None:
     """Judged inputs in another form, whose outputs follow from theirs: rows in another order, a row alone."""
-    _save(folder / "permuted.npz", engine.run(challenges.permuted()[1]))
+    written.save("permuted", engine.run(challenges.permuted()[1]))
     if alone := challenges.alone():
-        _save(folder / "alone.npz", engine.run(alone.inputs))
+        written.save("alone", engine.run(alone.inputs))
 
 
 def _measured(
-    engine: Engine, family: Family, challenges: Challenges, phase: PhaseLog, folder: Path, runtimes: Sequence[str]
+    engine: Engine, family: Family, challenges: Challenges, phase: PhaseLog, written: Written, runtimes: Sequence[str]
 ) -> dict[str, Any]:
     with phase("measure"):
         timed = time_calls(engine.run, challenges.timed, budget=BUDGET, least=LEAST, choose=secrets.randbelow)
         for number, outputs in timed.kept.items():
-            _save(folder / f"timed-{number}.npz", outputs)
-    decoding = _decoding(engine, family, challenges, phase, folder) if isinstance(family, GeneratingFamily) else None
+            written.save(f"timed-{number}", outputs)
+    decoding = _decoding(engine, family, challenges, phase, written) if isinstance(family, GeneratingFamily) else None
     figures = {
         "peak_memory": memory.peak(),
         "unique_memory": memory.unique(),
-        "device_memory": engine.device_memory(),
+        "device_memory": _number(engine.device_memory()),
     }
     probed = _probed(engine, family, challenges, median(timed.samples), phase)
     with phase("trace"):
-        _save(folder / "untraced.npz", engine.run(challenges.traced()))
+        written.save("untraced", engine.run(challenges.traced()))
         with seen_running() as ran:
-            traced, operations = engine.trace(challenges.traced())
-        _save(folder / "traced.npz", traced)
+            traced, operations = _trace(engine.trace(challenges.traced()))
+        written.save("traced", traced)
     with phase("software"):
-        found = software([engine, traced], ran, runtimes)
+        found = software([engine, traced], ran, (*runtimes, CLOCK))
     return {
         "samples": timed.samples,
         "usage": asdict(timed.usage),
@@ -120,21 +122,21 @@ def _probed(engine: Engine, family: Family, challenges: Challenges, typical: flo
 
 
 def _decoding(
-    engine: Engine, family: GeneratingFamily, challenges: Challenges, phase: PhaseLog, folder: Path
+    engine: Engine, family: GeneratingFamily, challenges: Challenges, phase: PhaseLog, written: Written
 ) -> dict[str, Any]:
     """The judged sequences, then timed ones, of which one is kept."""
     with phase("decoding"):
         prompt, tokens = challenges.forced()
         for name in ("forced", "again"):
-            _save(folder / f"{name}.npz", {"logits": decode(engine, prompt, tokens.shape[1], tokens).logits})
+            written.save(name, {"logits": decode(engine, prompt, tokens.shape[1], tokens).logits})
         greedy = decode(engine, challenges.greedy(), family.forced.new_tokens)
-        _save(folder / "greedy.npz", {"logits": greedy.logits, "tokens": greedy.tokens})
+        written.save("greedy", {"logits": greedy.logits, "tokens": greedy.tokens})
     with phase("measure decoding"):
         timed = time_decoding(
             lambda number: decode(engine, challenges.decoded(number), family.decoded.new_tokens),
             budget=BUDGET, choose=secrets.randbelow,
         )  # fmt: skip
-        _save(folder / "decoded.npz", {"logits": timed.kept.logits, "tokens": timed.kept.tokens})
+        written.save("decoded", {"logits": timed.kept.logits, "tokens": timed.kept.tokens})
     return {
         "first": timed.first,
         "steps": timed.steps,
@@ -144,9 +146,16 @@ def _decoding(
     }
 
 
-def _save(path: Path, outputs: Mapping[str, np.ndarray]) -> None:
-    arrays: dict[str, Any] = numbers(outputs)
-    np.savez(path, **arrays)
+def _trace(answer: object) -> tuple[Tensors, list[Operation]]:
+    """A trace as an engine must give it; of anything else nothing is left, and the judge says so."""
+    match answer:
+        case [dict() as outputs, list() as operations]:
+            return outputs, [operation for operation in operations if isinstance(operation, Operation)]
+    return {}, []
+
+
+def _number(answer: object) -> int | None:
+    return answer if isinstance(answer, int) else None
 
 
 def library_names() -> list[str] | None:

@@ -22,6 +22,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -29,6 +30,7 @@ from assay.errors import Unavailable, UsageError
 
 ERROR_FILE = "error.json"
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def silence_telemetry() -> None:
@@ -40,6 +42,7 @@ def main(preload: list[str]) -> None:
     """Serve until standard input ends."""
     silence_telemetry()
     _die_with_parent(signal.SIGTERM)
+    _adopt_orphans()
     # Prints of imported libraries must not reach the pipe that carries the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -98,7 +101,24 @@ def _tell_ended(answers: IO[str], running: dict[int, str]) -> None:
             if pid in _spawned:
                 _spawned.pop(pid).returncode = os.waitstatus_to_exitcode(status)
             code, cpu = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
-            _answer(answers, {"folder": running.pop(pid), "status": code, "cpu": cpu})
+            folder = running.pop(pid)
+            _end_orphans(running)
+            _answer(answers, {"folder": folder, "status": code, "cpu": cpu})
+
+
+def _end_orphans(running: dict[int, str]) -> None:
+    """Kill what an ended role has left behind: it would disturb measurements, and could rewrite what others wrote."""
+    while orphans := _children() - running.keys():
+        for pid in orphans:
+            with suppress(ProcessLookupError, ChildProcessError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+
+
+def _children() -> set[int]:
+    """Processes below this one; none where the system does not tell."""
+    files = Path("/proc/self/task").glob("*/children")
+    return {int(pid) for file in files for pid in file.read_text(encoding="ascii").split()}
 
 
 def _hide_progress_bars() -> None:
@@ -119,6 +139,12 @@ def _answer(stream: IO[str], record: dict[str, object]) -> None:
 def _die_with_parent(number: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+
+
+def _adopt_orphans() -> None:
+    """Have what a role leaves behind become a child of this server, however often it forked. Linux alone can."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def _fork(request: dict[str, str]) -> int:

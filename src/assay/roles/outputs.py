@@ -1,0 +1,62 @@
+"""Outputs on their way from the runner to the judge: files, and beside them digests that go with the response.
+
+A backend can reach the files as long as its process runs. What it rewrites after its answer was written down does not
+have the digest any more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass
+class Written:
+    """The runner's side: one file a call.
+
+    Attributes:
+        folder: the role's folder.
+        digests: SHA-256 of each file's bytes, by name.
+    """
+
+    folder: Path
+    digests: dict[str, str] = field(default_factory=dict)
+
+    def save(self, name: str, outputs: Mapping[str, np.ndarray]) -> None:
+        """Keep what is numbers; whatever else an engine answers is missing for the judge."""
+        arrays: dict[str, Any] = {key: np.asarray(array) for key, array in outputs.items()}
+        stream = io.BytesIO()
+        np.savez(stream, **{key: array for key, array in arrays.items() if array.dtype.kind in "fiub"})
+        content = stream.getbuffer()
+        self.digests[name] = hashlib.sha256(content).hexdigest()
+        (self.folder / f"{name}.npz").write_bytes(content)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The judge's side: the same files, as they were written or not at all."""
+
+    folder: Path
+    digests: Mapping[str, str]
+
+    def read(self, name: str) -> dict[str, np.ndarray]:
+        """One call's outputs.
+
+        Raises:
+            OutputsChanged: the file is not the one that the runner wrote.
+        """
+        content = (self.folder / f"{name}.npz").read_bytes()
+        if hashlib.sha256(content).hexdigest() != self.digests[name]:
+            raise OutputsChanged(f"the outputs of {name!r} were rewritten after the runner had written them down")
+        with np.load(io.BytesIO(content), allow_pickle=False) as outputs:
+            return dict(outputs)
+
+
+class OutputsChanged(Exception):
+    """Somebody wrote outputs anew: nothing can be judged by them."""

@@ -1,0 +1,89 @@
+"""Backends that are faster than they say: right numbers for every input that is judged, wrong times."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from assay_impostors import Impostor, Wrapped
+
+from assay.backends.base import Engine, Tensors
+from assay.backends.onnxruntime import OnnxRuntime
+
+JUDGED_BATCH = 4
+"""The largest batch whose outputs are judged."""
+
+
+class Lazy:
+    """An output that is computed when somebody looks at it."""
+
+    def __init__(self, compute: Any) -> None:
+        self._compute = compute
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        array: np.ndarray = self._compute()
+        return array
+
+
+class LazyEngine(Wrapped):
+    def run(self, inputs: Tensors) -> Any:
+        honest = super().run
+        return {"last_hidden_state": Lazy(lambda: honest(inputs)["last_hidden_state"])}
+
+
+class Lazily(Impostor):
+    """Returns at once, and computes when its outputs are read."""
+
+    name = "lazy"
+    engine = LazyEngine
+
+
+class FirstRowEngine(Wrapped):
+    """Of a batch larger than any that is judged, computes the first row."""
+
+    def run(self, inputs: Tensors) -> Tensors:
+        batch = len(next(iter(inputs.values())))
+        if batch <= JUDGED_BATCH:
+            return super().run(inputs)
+        outputs = super().run({name: array[:1] for name, array in inputs.items()})
+        return {name: np.broadcast_to(array, (batch, *array.shape[1:])) for name, array in outputs.items()}
+
+
+class FirstRow(Impostor):
+    """Large batches for the price of one row."""
+
+    name = "first-row"
+    engine = FirstRowEngine
+
+
+class StoppedClockEngine(Wrapped):
+    """Turns the clock back by what its calls take."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self._hidden = 0.0
+        self._clock = time.perf_counter
+        time.perf_counter = lambda: self._clock() - self._hidden
+
+    def run(self, inputs: Tensors) -> Tensors:
+        started = self._clock()
+        outputs = super().run(inputs)
+        self._hidden += 0.9999 * (self._clock() - started)
+        return outputs
+
+
+class StoppedClock(Impostor):
+    """Beats what the processor can do."""
+
+    name = "stopped-clock"
+    engine = StoppedClockEngine
+
+
+class Renamed(OnnxRuntime):
+    """Honest, from another package."""
+
+    name = "renamed"
+
+
+lazy, first_row, stopped_clock, renamed = Lazily(), FirstRow(), StoppedClock(), Renamed()

@@ -1,0 +1,32 @@
+"""Outputs between runner and judge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from assay.roles.outputs import Outputs, OutputsChanged, Written
+
+HIDDEN = {"hidden": np.arange(6, dtype=np.float32).reshape(2, 3)}
+
+
+def test_outputs_come_back_as_they_were_written(tmp_path: Path) -> None:
+    written = Written(tmp_path)
+    written.save("call", HIDDEN)
+    np.testing.assert_array_equal(Outputs(tmp_path, written.digests).read("call")["hidden"], HIDDEN["hidden"])
+
+
+def test_what_is_no_numbers_is_missing(tmp_path: Path) -> None:
+    written = Written(tmp_path)
+    written.save("call", {**HIDDEN, "status": "REAL", "answer": object()})  # type: ignore[dict-item]
+    assert Outputs(tmp_path, written.digests).read("call").keys() == {"hidden"}
+
+
+def test_outputs_that_were_rewritten_are_refused(tmp_path: Path) -> None:
+    written = Written(tmp_path)
+    written.save("call", HIDDEN)
+    np.savez(tmp_path / "call.npz", hidden=HIDDEN["hidden"] + 1)
+    with pytest.raises(OutputsChanged, match="'call' were rewritten"):
+        Outputs(tmp_path, written.digests).read("call")
