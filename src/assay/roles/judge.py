@@ -16,13 +16,14 @@ from assay.backends.base import Artifact, Operation
 from assay.challenge import Challenges
 from assay.devices import Device
 from assay.errors import listed
+from assay.evidence import LAYERS as CONSEQUENCES
 from assay.evidence import agreement, placement, provenance, timing, weights
 from assay.evidence.case import Answer, Case, Decoding
 from assay.evidence.reference import Reference
 from assay.families.base import Config, Family, Tensors
 from assay.families.generation import GeneratingFamily
 from assay.roles.phases import PhaseLog
-from assay.schema import Evidence, Precision
+from assay.schema import Evidence, Precision, Status, Verdict
 from assay.tensor_files import is_small
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -38,7 +39,7 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         folder: this role's folder.
 
     Returns:
-        `evidence`, and `notes` for the user.
+        `evidence`, `notes` for the user, and the `suspect` that a diagnosis should look into, if a check says so.
     """
     import torch
 
@@ -53,7 +54,17 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         case = _case(request, family, config, artifact, checkpoint)
     with phase("evidence"):
         evidence: list[Evidence] = [layer.judge(case) for layer in LAYERS]
-    return {"evidence": [each.model_dump(mode="json") for each in evidence], "notes": _notes(case)}
+    suspect = case.suspect() if _inaccurate(evidence) else None
+    found = [each.model_dump(mode="json") for each in evidence]
+    return {"evidence": found, "notes": _notes(case), "suspect": suspect}
+
+
+def _inaccurate(evidence: Sequence[Evidence]) -> bool:
+    return any(
+        CONSEQUENCES[each.layer].get(check.name) is Status.INACCURATE and check.verdict is Verdict.FAILED
+        for each in evidence
+        for check in each.checks
+    )
 
 
 def _notes(case: Case) -> list[str]:
@@ -84,11 +95,7 @@ def _case(request: dict[str, Any], family: Family, config: Config, artifact: Art
     run = Path(request["run"])
     shapes = list(challenges.shapes())
     decoding = runner["decoding"]
-    calls = [
-        *((name, inputs, f"challenge-{name}") for name, inputs in shapes),
-        *((f"timed {number}", challenges.timed(number), f"timed-{number}") for number in runner["kept"]),
-        ("traced", challenges.traced(), "traced"),
-    ]
+    calls = passes(challenges, runner["kept"])
     reference = Reference(family, checkpoint)
     own = list(judge.answers(reference, calls, run))
     judged = judge.decoding(reference, challenges, decoding["number"], run) if decoding else None
@@ -114,6 +121,15 @@ def _case(request: dict[str, Any], family: Family, config: Config, artifact: Art
     )
 
 
+def passes(challenges: Challenges, timed: Sequence[int]) -> list[tuple[str, Tensors, str]]:
+    """The judged forward passes: name, inputs, and the file that the outputs are in."""
+    return [
+        *((name, inputs, f"challenge-{name}") for name, inputs in challenges.shapes()),
+        *((f"timed {number}", challenges.timed(number), f"timed-{number}") for number in timed),
+        ("traced", challenges.traced(), "traced"),
+    ]
+
+
 class _Answers:
     """Puts reference and noise beside the backend's outputs."""
 
@@ -128,7 +144,7 @@ class _Answers:
         expected, noise = reference.all_outputs(every), reference.noise(every, self._precision, self._seed)
         for (name, inputs, file), exact, spread in zip(calls, expected, noise, strict=True):
             yield Answer(
-                name=name, inputs=inputs, outputs=_kept(run, file), expected=exact, noise=spread,
+                name=name, inputs=inputs, outputs=kept(run, file), expected=exact, noise=spread,
                 masks=self._family.masks(inputs),
             )  # fmt: skip
 
@@ -138,29 +154,21 @@ class _Answers:
         assert isinstance(family, GeneratingFamily)
         forced, tokens = challenges.forced()
         prompts = {"forced": forced, "greedy": challenges.greedy(), "decoded": challenges.decoded(number)}
-        chosen = {"forced": tokens} | {name: _kept(run, name)["tokens"] for name in ("greedy", "decoded")}
+        chosen = {"forced": tokens} | {name: kept(run, name)["tokens"] for name in ("greedy", "decoded")}
         calls = [(name, family.extended(prompt, chosen[name]), name) for name, prompt in prompts.items()]
         answers = {
-            answer.name: _decoded(answer, prompts[answer.name][family.target].shape[1])
+            answer.name: answer.after(prompts[answer.name][family.target].shape[1])
             for answer in self.answers(reference, calls, run)
         }
         return Decoding(
             forced=answers["forced"],
-            again=replace(answers["forced"], name="forced again", outputs=_kept(run, "again")),
+            again=replace(answers["forced"], name="forced again", outputs=kept(run, "again")),
             greedy=(answers["greedy"], chosen["greedy"]),
             timed=(answers["decoded"], chosen["decoded"]),
         )
 
 
-def _kept(run: Path, name: str) -> dict[str, np.ndarray]:
+def kept(run: Path, name: str) -> dict[str, np.ndarray]:
+    """The outputs that the runner left."""
     with np.load(run / f"{name}.npz", allow_pickle=False) as outputs:
         return dict(outputs)
-
-
-def _decoded(answer: Answer, prompt: int) -> Answer:
-    """What prefill and steps gave: the logits from a prompt's last token on."""
-    return replace(
-        answer, masks={},
-        expected={key: array[:, prompt - 1 :] for key, array in answer.expected.items()},
-        noise={key: array[:, :, prompt - 1 :] for key, array in answer.noise.items()},
-    )  # fmt: skip
