@@ -193,7 +193,7 @@ class Diagnosis(Record):
     def text(self) -> str:
         """One sentence for people."""
         if self.guilty is None:
-            return f"where the difference enters is not known: {self.not_examined or 'no stage passes its bound'}"
+            return f"where the difference enters is not known: {self.not_examined or 'no stage is beyond its bound'}"
         before = [stage.name for stage in self.stages[: [each.name for each in self.stages].index(self.guilty)]]
         judged = [stage.name for stage in self.stages if stage.verdict is Verdict.PASSED]
         doubt = [name for name in before if name not in judged]

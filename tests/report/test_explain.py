@@ -83,7 +83,7 @@ def test_a_diagnosis_shows_its_stages_and_the_first_layer() -> None:
         "  ✔ torch 1.00e-07, at most 1.00e-06: torch was looked at",
         "  ? exported program: not examined: it did not run",
         "  ✘ ONNX 2.00, at most 1.00e-06: ONNX was looked at",
-        "The first layer whose output passes its bound there, in the order of the network:",
+        "The first layer whose output is beyond its bound there, in the order of the network:",
         "  ✘ encoder.layer.1 2.00, at most 1.00e-06: encoder.layer.1 was looked at",
     ]
     blank = make.diagnosis().model_copy(update={"layer": None, "not_examined": "killed by SIGKILL"})

@@ -133,7 +133,7 @@ def _diagnosis(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     for stage in diagnosis.stages:
         yield Padding(_line(stage), (0, 0, 0, 2))
     if diagnosis.layer:
-        yield Text("The first layer whose output passes its bound there, in the order of the network:")
+        yield Text("The first layer whose output is beyond its bound there, in the order of the network:")
         yield Padding(_line(diagnosis.layer), (0, 0, 0, 2))
     if diagnosis.not_examined:
         yield Padding(Text(f"Not examined: {units.plain(diagnosis.not_examined)}"), (0, 0, 0, 2))

@@ -199,7 +199,7 @@ class _Examination:
         return opened
 
     def _named(self, layers: Layers | None) -> Diagnosis:
-        """The first layer whose output passes its bound."""
+        """The first layer whose output is beyond its bound."""
         if self._call.prompt is not None:
             return self._note(not_examined="layers of a sequence are not compared, its logits alone are")
         if not layers:
