@@ -16,6 +16,7 @@ from assay.schema import (
     Cell,
     Check,
     CheckpointRef,
+    Diagnosis,
     Environment,
     Evidence,
     Failure,
@@ -53,6 +54,13 @@ def check(name: str, *, passed: bool | None = True, text: str | None = None) -> 
     """A check that passed, failed, or (None) could not be judged."""
     value = {True: 1e-7, False: 2.0, None: None}[passed]
     return Check(name=name, value=value, bound=1e-6, text=text or f"{name} was looked at")
+
+
+def diagnosis() -> Diagnosis:
+    """The program could not be run; the graph is guilty, or it."""
+    skipped = check("exported program", passed=None, text="not examined: it did not run")
+    stages = (check("torch"), skipped, check("ONNX", passed=False))
+    return Diagnosis(call="padded", stages=stages, layer=check("encoder.layer.1", passed=False))
 
 
 def evidence(changed: Mapping[tuple[Layer, str], bool | None] | None = None) -> tuple[Evidence, ...]:

@@ -11,7 +11,7 @@ from hypothesis import given
 from pydantic import ValidationError
 
 from assay.merge import merge
-from assay.schema import Check, Evidence, Layer, Matrix, Metric, SessionReport, Status, Verdict
+from assay.schema import Cell, Check, Diagnosis, Evidence, Layer, Matrix, Metric, SessionReport, Status, Verdict
 from tests import strategies as make
 
 
@@ -140,3 +140,21 @@ def test_a_layer_is_as_good_as_its_worst_check(
     made = tuple(make.check(f"c{index}", passed=passed, text=str(index)) for index, passed in enumerate(checks))
     evidence = Evidence(layer=Layer.TIMING, checks=made, not_judged=not_judged)
     assert (evidence.verdict, evidence.text) == (verdict, text)
+
+
+def test_what_a_diagnosis_concludes_is_derived_from_its_stages() -> None:
+    found = make.diagnosis()
+    assert found.guilty == "ONNX"
+    assert found.text == "the difference enters at exported program or ONNX, first in encoder.layer.1"
+    forged = json.loads(found.model_dump_json()) | {"guilty": "torch", "text": "torch did it"}
+    assert Diagnosis.model_validate(forged) == found
+    nothing = Diagnosis(call="padded", not_examined="killed by SIGKILL")
+    assert nothing.text == "where the difference enters is not known: killed by SIGKILL"
+
+
+def test_no_status_follows_from_a_diagnosis_and_reports_without_one_are_read() -> None:
+    real = make.cell(diagnosis=make.diagnosis())
+    assert real.status is Status.REAL
+    older = json.loads(real.model_dump_json())
+    del older["diagnosis"]
+    assert Cell.model_validate(older).diagnosis is None

@@ -19,7 +19,7 @@ from assay.measure.statistics import duration, once
 from assay.plan import SIZES, Plan
 from assay.roles.process import Answer, OnPhase, Request, RoleFailed
 from assay.schedule import Work
-from assay.schema import Cell, CheckpointRef, Digest, Evidence, Metric, Phase, Unavailability
+from assay.schema import Cell, CheckpointRef, Diagnosis, Digest, Evidence, Metric, Phase, Status, Unavailability
 from assay.tensor_files import is_small
 
 RUNNER = ("assay.roles.runner", "assay.measure.clock")
@@ -84,6 +84,9 @@ class CellRun:
                 self._record |= {"unavailable": absent, "evidence": ()}
             else:
                 self._record |= {"failure": failed.failure}
+        return self._cell(started)
+
+    def _cell(self, started: datetime | None = None) -> Cell:
         return Cell(
             family=self._family.id,
             backend=self._plan.backend.name,
@@ -92,7 +95,7 @@ class CellRun:
             device=self._device.name,
             workloads=self._family.workloads,
             phases=tuple(self._phases),
-            started_at=started.isoformat(timespec="milliseconds"),
+            started_at=started.isoformat(timespec="milliseconds") if started else None,
             seconds=self._seconds,
             **self._record,
         )
@@ -121,6 +124,8 @@ class CellRun:
                 "time_to_first_token": tuple(decoding["first"]), "time_per_output_token": tuple(decoding["steps"]),
             }  # fmt: skip
         self._record["metrics"] = self._metrics(built, run, preprocessed["samples"])
+        if judged["suspect"] and self._cell().status is Status.INACCURATE:
+            self._record["diagnosis"] = yield from self._diagnose(built, seed, run, twin, judged["suspect"])
 
     def _call(
         self, role: str, preload: tuple[str, ...], content: Mapping[str, Any], name: str, *, alone: bool = False
@@ -199,6 +204,37 @@ class CellRun:
             "cpu": run.cpu,
         }
         return (yield from self._call("judge", self._torch_preload, request, "judge")).response
+
+    def _diagnose(
+        self, built: Mapping[str, Any], seed: str, run: Answer, twin: Answer, suspect: Mapping[str, Any]
+    ) -> Steps[Diagnosis]:
+        """Where the difference enters; a diagnosis that fails says so, and costs the cell nothing else."""
+        weights, outputs = suspect["weights"], "run" if suspect["weights"] == "checkpoint" else "twin"
+        request = {
+            "backend": self._plan.backend.name,
+            "device": asdict(self._device),
+            "precision": self._plan.precision,
+            "seed": seed,
+            "config": built["config"],
+            "suspect": suspect,
+            "checkpoint": built[weights]["path"],
+            "artifact": built[weights]["artifact"],
+            "run": str(self._folder / outputs),
+            "digests": {"run": run, "twin": twin}[outputs].response["digests"],
+            "kept": run.response["kept"],
+            "number": (run.response["decoding"] or {}).get("number"),
+        }
+        try:
+            answer = yield from self._call("diagnosis", self._torch_preload, request, "diagnosis")
+        except RoleFailed as failed:
+            self._phases.extend(failed.phases)
+            self._seconds += failed.wall
+            so_far = self._folder / "diagnosis" / "diagnosis.json"
+            found = json.loads(so_far.read_text(encoding="utf-8")) if so_far.exists() else {}
+            reason = f"the diagnosis ended in its phase {failed.failure.phase!r}: {failed.failure.reason}"
+            whose = {"call": suspect["call"], "weights": weights}
+            return Diagnosis.model_validate(whose | found | {"not_examined": reason})
+        return Diagnosis.model_validate(answer.response)
 
     def _metrics(self, built: Mapping[str, Any], run: Answer, preprocessing: Sequence[float]) -> dict[str, Metric]:
         """Every figure of the cell, by name; the family's own come last."""

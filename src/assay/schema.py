@@ -163,6 +163,44 @@ class Evidence(Record):
         return self.not_judged or "no check was made"
 
 
+class Diagnosis(Record):
+    """Where the difference of a cell that is INACCURATE enters, told by one judged call.
+
+    Attributes:
+        call: the call that was looked into, of all that passed their bound the one that did so most.
+        weights: whose weights it ran with.
+        stages: its error after each stage from torch to the recorded outputs, in order. A stage that could not be
+            examined has no number, and says why.
+        layer: at the first stage that fails, the first module of the network whose output does; named by the check.
+        not_examined: why no layer is named, or no stage.
+    """
+
+    derived = frozenset({"guilty", "text"})
+    call: str
+    weights: Literal["checkpoint", "twin"] = "checkpoint"
+    stages: tuple[Check, ...] = ()
+    layer: Check | None = None
+    not_examined: str | None = None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def guilty(self) -> str | None:
+        """The first stage that fails."""
+        return next((stage.name for stage in self.stages if stage.verdict is Verdict.FAILED), None)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def text(self) -> str:
+        """One sentence for people."""
+        if self.guilty is None:
+            return f"where the difference enters is not known: {self.not_examined or 'no stage is beyond its bound'}"
+        before = [stage.name for stage in self.stages[: [each.name for each in self.stages].index(self.guilty)]]
+        judged = [stage.name for stage in self.stages if stage.verdict is Verdict.PASSED]
+        doubt = [name for name in before if name not in judged]
+        where = f"the difference enters at {' or '.join((*doubt, self.guilty))}"
+        return f"{where}, first in {self.layer.name}" if self.layer else where
+
+
 class Metric(Record):
     """A figure with the confidence interval of its median (95 %) and the number of samples behind it."""
 
@@ -243,7 +281,8 @@ class Cell(Record):
     `software` has the version of every distribution whose files the runner used, `digests` what its judge's reference
     gave for inputs that never change. `notes` are sentences about the checkpoint that no status follows from: no
     tokenizer, tensors left over. `transcript` is what the backend's outputs for one challenge read as, by the
-    checkpoint's own tokenizer: the text that it generates, or hears.
+    checkpoint's own tokenizer: the text that it generates, or hears. Nor does any follow
+    from the `diagnosis`, which cells that are INACCURATE have.
     """
 
     derived = frozenset({"status", "reason"})
@@ -265,6 +304,7 @@ class Cell(Record):
     transcript: str | None = None
     failure: Failure | None = None
     unavailable: Unavailability | None = None
+    diagnosis: Diagnosis | None = None
     started_at: Timestamp | None = None
     seconds: Finite | None = None
 

@@ -170,7 +170,7 @@ class StaleDecoder(OnnxRuntimeDecoder):
             tokens = inputs["input_ids"]
             mask = np.ones((len(tokens), kept), np.int64)
             self._mask = np.concatenate((mask, inputs["attention_mask"]), axis=1)
-            return {"logits": self.decode(self._feed(tokens, np.array([tokens.shape[1] - 1])))[:, -1]}
+            return {"logits": self.decode(self._feed(tokens, np.array([tokens.shape[1] - 1])))["logits"][:, -1]}
         self._honest_reset()
         return super().prefill(inputs)
 

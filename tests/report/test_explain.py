@@ -74,6 +74,21 @@ def test_a_failure_shows_where_how_and_the_end_of_the_log() -> None:
     assert lines[at + 1 : at + 5] == ["  killed by SIGSEGV", "The end of its log:", "  one", "  two"]
 
 
+def test_a_diagnosis_shows_its_stages_and_the_first_layer() -> None:
+    failed = make.evidence({(Layer.AGREEMENT, "error"): False})
+    lines = explained(make.cell(evidence=failed, diagnosis=make.diagnosis())).splitlines()
+    at = lines.index("Which stage is guilty: call 'padded', stage by stage")
+    assert lines[at + 1 : at + 6] == [
+        "  ✔ torch 1.00e-07, at most 1.00e-06: torch was looked at",
+        "  ? exported program: not examined: it did not run",
+        "  ✘ ONNX 2.00, at most 1.00e-06: ONNX was looked at",
+        "The first layer whose output is beyond its bound there, in the order of the network:",
+        "  ✘ encoder.layer.1 2.00, at most 1.00e-06: encoder.layer.1 was looked at",
+    ]
+    blank = make.diagnosis().model_copy(update={"layer": None, "not_examined": "killed by SIGKILL"})
+    assert "  Not examined: killed by SIGKILL" in explained(make.cell(evidence=failed, diagnosis=blank)).splitlines()
+
+
 def test_absent_hardware_and_cells_that_nobody_ran() -> None:
     lines = explained(make.unavailable()).splitlines()
     assert lines[0] == "BERT on cuda: ∅ UNAVAILABLE"

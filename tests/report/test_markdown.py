@@ -48,6 +48,15 @@ def test_equal_causes_are_one_line_and_every_other_has_its_own() -> None:
         assert (f"**{status}**" in causes) is (status is not Status.REAL)
 
 
+def test_a_cause_says_where_the_difference_enters() -> None:
+    wrong = make.cell(evidence=make.evidence({(Layer.AGREEMENT, "error"): False}), diagnosis=make.diagnosis())
+    causes = section(render(make.matrix(make.report(wrong))), "Why cells are not REAL")
+    assert (
+        "- ≉ **INACCURATE** cpu: BERT. error was looked at; the difference enters at exported program or ONNX, "
+        "first in encoder.layer.1." in causes
+    )
+
+
 def test_bounds_stand_beside_errors() -> None:
     table = section(render(make.full_matrix()), "Agreement and its bounds")
     row = [each.strip() for each in line(table, "| BERT |").strip("|").split("|")]

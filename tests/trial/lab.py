@@ -34,7 +34,7 @@ from assay.families.generation import GeneratingFamily
 from assay.installed import Findings
 from assay.measure.probes import Growth
 from assay.measure.processes import Usage
-from assay.roles.judge import alone, decoded, permuted
+from assay.roles.judge import alone, permuted
 from assay.schema import Cell, Check, Evidence, Layer, Precision, Status
 
 DTYPES = {Precision.F32: torch.float32, Precision.BF16: torch.bfloat16, Precision.F16: torch.float16}
@@ -288,7 +288,7 @@ class Specimen:
         found = {}
         for (name, inputs), right, spread in zip(calls.items(), expected, noise, strict=True):
             answer = Answer(name, inputs, {}, right, spread, self.family.masks(inputs))
-            found[name] = answer if prompt is None else decoded(answer, prompt)
+            found[name] = answer if prompt is None else answer.after(prompt)
         return found
 
 

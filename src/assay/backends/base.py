@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -112,6 +113,24 @@ class Engine(ABC):
         self.close()
 
 
+class Stages(ABC):
+    """What lies between torch and a runtime, for the diagnosis of a cell."""
+
+    @abstractmethod
+    def watched(self, folder: Path) -> Artifact:
+        """The artifact, written into an empty folder so that an engine answers what leaves the modules too."""
+
+    @abstractmethod
+    def engines(self, watched: Artifact) -> Sequence[tuple[str, Callable[[], Engine]]]:
+        """The stages in order, by name, each with what opens it; their engines answer what leaves the modules too."""
+
+    @abstractmethod
+    def layers(
+        self, outputs: Tensors, exact: Mapping[tuple[str, int], np.ndarray]
+    ) -> Mapping[tuple[str, int], np.ndarray]:
+        """Which of an engine's outputs are a module's, by its name and the number of the call, as `exact` has them."""
+
+
 class Backend(ABC):
     """One column of the matrix.
 
@@ -156,6 +175,10 @@ class Backend(ABC):
     def build_twin(self, checkpoint: Checkpoint, twin: Checkpoint, *, precision: Precision) -> Artifact:
         """In the builder: the same for the twin, the checkpoint's architecture with other weights."""
         return self.build(twin, precision=precision)
+
+    def stages(self, checkpoint: Path, artifact: Artifact) -> Stages | None:
+        """For a diagnosis: how the artifact was made of a checkpoint's folder; None where it is opened as it is."""
+        return None
 
     @abstractmethod
     def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> Engine:

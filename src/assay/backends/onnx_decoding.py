@@ -18,35 +18,42 @@ class DecodingEngine(Engine):
         self._mask: np.ndarray | None = None
 
     @abstractmethod
-    def begin(self, batch: int, source: Tensors) -> None:
-        """An empty cache for a batch; where there is an encoder, it reads the source."""
+    def begin(self, batch: int, source: Tensors) -> Tensors:
+        """An empty cache for a batch; where there is an encoder, it reads the source.
+
+        Returns:
+            What the encoder's graph answers beside the keys and values of the source: nothing, unless it is watched.
+        """
 
     @abstractmethod
-    def decode(self, feed: Tensors) -> np.ndarray:
-        """Logits of these tokens, (batch, kept, vocabulary); the cache grows by all of them."""
+    def decode(self, feed: Tensors) -> Tensors:
+        """`logits` of these tokens, (batch, kept, vocabulary), and what else the graph answers that is no cache.
+
+        The cache grows by all of these tokens.
+        """
 
     def run(self, inputs: Tensors) -> Tensors:
         """One pass over all tokens, from an empty cache that is dropped again."""
-        logits = self._first(inputs, np.arange(inputs[self._target].shape[1]))
+        outputs = self._first(inputs, np.arange(inputs[self._target].shape[1]))
         self.reset()
-        return {"logits": logits}
+        return outputs
 
     def prefill(self, inputs: Tensors) -> Tensors:
         """The prompt at once."""
-        return {"logits": self._first(inputs, np.array([inputs[self._target].shape[1] - 1]))[:, -1]}
+        return {"logits": self._first(inputs, np.array([inputs[self._target].shape[1] - 1]))["logits"][:, -1]}
 
     def step(self, tokens: np.ndarray) -> Tensors:
         """One token a sequence."""
         if self._target == "input_ids" and self._mask is not None:
             self._mask = grown(self._mask, 1)
-        return {"logits": self.decode(self._feed(tokens[:, None], _ONLY))[:, -1]}
+        return {"logits": self.decode(self._feed(tokens[:, None], _ONLY))["logits"][:, -1]}
 
-    def _first(self, inputs: Tensors, keep: np.ndarray) -> np.ndarray:
+    def _first(self, inputs: Tensors, keep: np.ndarray) -> Tensors:
         self.reset()
         tokens = inputs[self._target]
         self._mask = inputs.get("attention_mask")
-        self.begin(len(tokens), inputs)
-        return self.decode(self._feed(tokens, keep))
+        watched = self.begin(len(tokens), inputs)
+        return {**watched, **self.decode(self._feed(tokens, keep))}
 
     def _feed(self, tokens: np.ndarray, keep: np.ndarray) -> Tensors:
         feed = {self._target: np.ascontiguousarray(tokens), KEEP: keep}

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from assay import cache
-from assay.backends.base import Artifact, Backend
+from assay.backends.base import Artifact, Backend, Stages
 from assay.families.base import Config, Family, accepted
 from assay.schema import Precision
 
@@ -52,6 +52,13 @@ class OnnxBackend(Backend):
     def build_twin(self, checkpoint: Checkpoint, twin: Checkpoint, *, precision: Precision) -> Artifact:
         """The same graph with the twin's tensors."""
         return export_twin(checkpoint, twin, precision=precision)
+
+    def stages(self, checkpoint: Path, artifact: Artifact) -> Stages | None:
+        """The exported program, and the graph."""
+        from assay import families
+        from assay.backends.onnx_stages import OnnxStages
+
+        return OnnxStages(families.load(artifact.family), checkpoint, artifact) if artifact.format == "onnx" else None
 
 
 def export(checkpoint: Checkpoint, *, precision: Precision) -> Artifact:
@@ -123,7 +130,7 @@ def _export(family: Family, checkpoint: Checkpoint, target: Path) -> dict[str, A
     sample = accepted(described, family.inputs(described, family.sample, np.random.default_rng(0)))
     weights: set[str] = set()
     for name, graph in graphs(family, checkpoint.path, sample).items():
-        program = _exported(graph)
+        program = exported(graph)
         _refuse_fixed(program, family, described)
         _strip(program)
         _save(program, target / f"{name}.onnx")
@@ -131,7 +138,12 @@ def _export(family: Family, checkpoint: Checkpoint, target: Path) -> dict[str, A
     return {"weights": sorted(weights)}
 
 
-def _exported(graph: Graph) -> Any:
+def exported(graph: Graph) -> Any:
+    """The graph in ONNX, an `onnx_ir.Model`, with all that the exporter notes in it.
+
+    Raises:
+        NotExported: the exporter cannot.
+    """
     import torch
     from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 

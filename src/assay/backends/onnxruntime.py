@@ -51,16 +51,29 @@ class OnnxRuntime(OnnxBackend):
 
     def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> Engine:
         """A session a graph on the CPU provider; optimising the graph is part of creating it."""
-        from assay import families
-        from assay.families.generation import GeneratingFamily
-
-        folder, family = Path(artifact.path), families.load(artifact.family)
         with phase("compile"):
-            graph = Graph(folder / MODEL_FILE)
-            if not isinstance(family, GeneratingFamily):
-                return OnnxRuntimeEngine(graph)
-            encoder = folder / ENCODER_FILE
-            return OnnxRuntimeDecoder(family, graph, Graph(encoder) if encoder.is_file() else None)
+            return opened(artifact)
+
+
+def opened(artifact: Artifact, *, optimized: bool = True) -> Engine:
+    """The artifact's graphs in sessions on the CPU provider, as they are or as ONNX Runtime optimises them."""
+    import onnxruntime
+
+    from assay import families
+    from assay.families.generation import GeneratingFamily
+
+    folder, family = Path(artifact.path), families.load(artifact.family)
+
+    def graph(path: Path) -> Graph:
+        options = _options()
+        if not optimized:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return Graph(path, options)
+
+    model, encoder = graph(folder / MODEL_FILE), folder / ENCODER_FILE
+    if not isinstance(family, GeneratingFamily):
+        return OnnxRuntimeEngine(model)
+    return OnnxRuntimeDecoder(family, model, graph(encoder) if encoder.is_file() else None)
 
 
 def _options() -> Any:
@@ -146,7 +159,7 @@ class OnnxRuntimeDecoder(DecodingEngine):
         self._present = [name for name in decoder.outputs if name.startswith("present_")]
         self._bound: dict[str, Any] = {}
 
-    def begin(self, batch: int, source: Tensors) -> None:
+    def begin(self, batch: int, source: Tensors) -> Tensors:
         """Empty keys and values, and those of the source."""
         from onnxruntime import OrtValue
 
@@ -162,9 +175,10 @@ class OnnxRuntimeDecoder(DecodingEngine):
                 {name: OrtValue.ortvalue_from_numpy(array) for name, array in self._encoder.fed(source).items()},
             )
             self._bound |= dict(zip(self._encoder.outputs, values, strict=True))
+        return {name: value.numpy() for name, value in self._bound.items() if name not in self._decoder.inputs}
 
-    def decode(self, feed: Tensors) -> np.ndarray:
-        """One run with everything bound; the logits alone are copied out."""
+    def decode(self, feed: Tensors) -> Tensors:
+        """One run with everything bound; keys and values alone are not copied out."""
         binding = self._decoder.session.io_binding()
         for name in self._decoder.inputs:
             if name in self._bound:
@@ -175,9 +189,8 @@ class OnnxRuntimeDecoder(DecodingEngine):
             binding.bind_output(name)
         self._decoder.session.run_with_iobinding(binding)
         values = dict(zip(self._decoder.outputs, binding.get_outputs(), strict=True))
-        self._bound |= {name.replace("present", "past"): values[name] for name in self._present}
-        logits: np.ndarray = values["logits"].numpy()
-        return logits
+        self._bound |= {name.replace("present", "past"): values.pop(name) for name in self._present}
+        return {name: value.numpy() for name, value in values.items()}
 
     def reset(self) -> None:
         """Drop keys and values."""

@@ -85,6 +85,7 @@ class Graph:
         self.compiled = compiled
         self.request = compiled.create_infer_request()
         self._inputs = [sorted(port.get_names()) for port in compiled.inputs]
+        self.inputs = frozenset(name for names in self._inputs for name in names)
         self.outputs = [sorted(port.get_names()) for port in compiled.outputs]
 
     def run(self, inputs: Tensors) -> dict[str, np.ndarray]:
@@ -141,7 +142,7 @@ class OpenVinoDecoder(DecodingEngine):
         self._states = [(state, *states[state.name]) for state in decoder.request.query_state()]
         self._source: dict[str, np.ndarray] = {}
 
-    def begin(self, batch: int, source: Tensors) -> None:
+    def begin(self, batch: int, source: Tensors) -> Tensors:
         """States of no tokens; OpenVINO does not know how many rows an empty one has."""
         import openvino
 
@@ -149,10 +150,11 @@ class OpenVinoDecoder(DecodingEngine):
             state.state = openvino.Tensor(np.zeros((batch, heads, 0, size), np.float32))
         if self._encoder:
             self._source = self._encoder.run(source)
+        return {name: array for name, array in self._source.items() if name not in self._decoder.inputs}
 
-    def decode(self, feed: Tensors) -> np.ndarray:
+    def decode(self, feed: Tensors) -> Tensors:
         """One run; forgetting to reset states between sequences would raise nothing."""
-        return self._decoder.run({**feed, **self._source})["logits"]
+        return self._decoder.run({**feed, **self._source})
 
     def reset(self) -> None:
         """States as they were before the first token."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,6 +56,14 @@ class Answer:
             keep = np.ones(exact.shape[:-1], bool) if name not in self.masks else self.masks[name]
             count += int(np.count_nonzero(~np.isfinite(found[keep].astype(np.float64))))
         return count
+
+    def after(self, prompt: int) -> Answer:
+        """What prefill and steps gave: the logits from the last of a prompt's tokens on, of which there are so many."""
+        return replace(
+            self, masks={},
+            expected={key: array[:, prompt - 1 :] for key, array in self.expected.items()},
+            noise={key: array[:, :, prompt - 1 :] for key, array in self.noise.items()},
+        )  # fmt: skip
 
     def deviation(self, precision: Precision, outputs: Arrays | None = None) -> Deviation:
         """The worst row or channel of any output; of other `outputs` than the backend's, if they are given."""
@@ -177,6 +185,26 @@ class Case:
     modules: Sequence[str]
     software: Software
 
+    def suspect(self) -> dict[str, str] | None:
+        """The `call` that a diagnosis should look into, its `kind` and `weights`; None where none is beyond its bound.
+
+        A forward pass comes before a sequence, which tells less of layers, and the checkpoint before the twin. Of
+        several, one that is not finite comes first, then the one farthest beyond its bound.
+        """
+        passes = [*self.challenges, *self.timed, self.traced]
+        decoding = self.decoding
+        sequences = [decoding.forced, decoding.greedy[0], decoding.timed[0], decoding.again] if decoding else []
+        groups = (("pass", "checkpoint", passes), ("sequence", "checkpoint", sequences), ("pass", "twin", self.twin))
+        for kind, weights, answers in groups:
+            shares = {
+                answer.name: float("inf") if answer.broken() else answer.deviation(self.precision).share
+                for answer in answers
+            }
+            worst_of = max(shares, key=lambda name: shares[name], default="")
+            if shares.get(worst_of, 0) > 1:
+                return {"call": worst_of, "kind": kind, "weights": weights}
+        return None
+
 
 def error_check(name: str, answers: Iterable[Answer], precision: Precision) -> Check:
     """The worst deviation of these answers as a check; not judged where values are missing or not finite."""
@@ -190,6 +218,13 @@ def error_check(name: str, answers: Iterable[Answer], precision: Precision) -> C
         bound=found.bound,
         text=f"relative error {found.error:.2g}, bound {found.bound:.2g}, {K[precision]:g} noise floors: {found.where}",
     )
+
+
+def compared(name: str, answer: Answer, precision: Precision) -> Check:
+    """The deviation of one answer as a check; fails by the number of values where they are missing or not finite."""
+    if broken := answer.broken():
+        return Check(name=name, value=broken, bound=0, text=f"{broken} values are missing or not finite")
+    return error_check(name, [answer], precision)
 
 
 def difference(left: Arrays, right: Arrays) -> dict[str, np.ndarray]:

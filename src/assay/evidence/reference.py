@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from assay.evidence.case import KEPT
+from assay.evidence.layers import Expected, watched
 from assay.families.base import Family, Tensors
 from assay.schema import Precision
 
@@ -37,6 +38,8 @@ DRAWS = 4
 MATRIX = 2
 SIGNS = 2**20
 """Random signs that perturbed runs read from."""
+
+Outputs = dict[str, np.ndarray]
 
 _COARSE = {torch.nn.functional.interpolate, torch.sin, torch.cos, torch.Tensor.sin, torch.Tensor.cos}
 _EXACT = {
@@ -124,6 +127,19 @@ class Reference:
         counting = _Counting()
         return self._run(inputs, TrueFloat64(), counting), counting.operations
 
+    def watched(self, inputs: Tensors, precision: Precision, seed: int) -> tuple[Outputs, Outputs, Expected]:
+        """Outputs, the noise around them, (draws, *shape), and both for every module of the network."""
+        with watched() as seen:
+            exact = self.outputs(inputs)
+        runs, draws = [], []
+        factors = _factors(precision, seed)
+        for draw in range(DRAWS):
+            with watched() as moved:
+                runs += self._perturbed([inputs], factors, seed + draw)
+            draws.append(moved.layers())
+        noise = {name: np.stack([run[name] for run in runs]) for name in self._outputs}
+        return exact, noise, Expected.of(seen.layers(), draws)
+
     def _run(self, inputs: Tensors, mode: TrueFloat64, arithmetic: _Exact) -> dict[str, np.ndarray]:
         tensors = {name: torch.from_numpy(_widened(array)) for name, array in inputs.items()}
         for tensor in tensors.values():
@@ -150,15 +166,16 @@ class Reference:
         self, inputs: Sequence[Tensors], precision: Precision, seed: int, draws: int = DRAWS
     ) -> list[dict[str, np.ndarray]]:
         """Outputs under perturbation, for each inputs an array (draws, *output shape) by output name."""
-        runs = []
-        factors = _factors(ACCUMULATION[precision] * UNIT_ROUND_OFF[precision], seed)
-        for draw in range(draws):
-            rounding = _Rounding(factors, random.Random(seed + draw))  # noqa: S311 (to be drawn again)
-            runs.append(self._run_all(inputs, TrueFloat64(coarse=True), rounding))
+        factors = _factors(precision, seed)
+        runs = [self._perturbed(inputs, factors, seed + draw) for draw in range(draws)]
         return [
             {name: np.stack([run[index][name] for run in runs]) for name in self._outputs}
             for index in range(len(inputs))
         ]
+
+    def _perturbed(self, inputs: Sequence[Tensors], factors: torch.Tensor, seed: int) -> list[Outputs]:
+        rounding = _Rounding(factors, random.Random(seed))  # noqa: S311 (to be drawn again)
+        return self._run_all(inputs, TrueFloat64(coarse=True), rounding)
 
     def uses(self, array: np.ndarray, inputs: Tensors) -> bool:
         """Whether the outputs change with other numbers in every tensor that holds these; not if none does.
@@ -313,11 +330,13 @@ def _rounds(func: Any) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _factors(unit: float, seed: int) -> torch.Tensor:
-    """(2 SIGNS,): 1 +- unit by random signs, twice the same, so that as many follow whatever place one begins at.
+def _factors(precision: Precision, seed: int) -> torch.Tensor:
+    """(2 SIGNS,): 1 +- what this precision rounds by, with random signs.
 
+    They are there twice, so that as many follow whatever place one begins at.
     Drawing signs costs more than computing: they are drawn once, and every operation of every run reads them elsewhere.
     """
+    unit = ACCUMULATION[precision] * UNIT_ROUND_OFF[precision]
     signs = torch.randint(0, 2, (SIGNS,), generator=torch.Generator().manual_seed(seed)).double()
     return signs.mul_(2 * unit).add_(1 - unit).repeat(2)
 

@@ -14,7 +14,7 @@ from assay.errors import UsageError, unknown
 from assay.evidence import LAYERS
 from assay.report import grid, units
 from assay.report.terminal import status_text
-from assay.schema import OWN, Check, Evidence, Matrix, MatrixCell, Status, Verdict
+from assay.schema import OWN, Check, Diagnosis, Evidence, Matrix, MatrixCell, Status, Verdict
 from assay.status import PRECEDENCE, REQUIRED
 
 _MARKS = {Verdict.PASSED: ("✔", "green"), Verdict.FAILED: ("✘", "red"), Verdict.NOT_JUDGED: ("?", "cyan")}
@@ -78,6 +78,9 @@ def _parts(cell: MatrixCell) -> Iterator[RenderableType]:
     for evidence in cell.evidence:
         yield Text()
         yield from _layer(evidence)
+    if cell.diagnosis:
+        yield Text()
+        yield from _diagnosis(cell.diagnosis)
     yield Text()
     yield Text(f"{_conclusion(cell)} (docs/judgement.md has the rules.)")
     yield Text(f"Once more, with inputs drawn anew: {again(cell)}")
@@ -123,14 +126,34 @@ def _layer(evidence: Evidence) -> Iterator[RenderableType]:
         yield Padding(_check(evidence, check), (0, 0, 0, 2))
 
 
-def _check(evidence: Evidence, check: Check) -> Text:
+def _diagnosis(diagnosis: Diagnosis) -> Iterator[RenderableType]:
+    """The stages in order, and the first layer."""
+    whose = "" if diagnosis.weights == "checkpoint" else " with the twin's weights"
+    yield Text.assemble(
+        ("Which stage is guilty", "bold"), f": call {units.plain(diagnosis.call)!r}{whose}, stage by stage"
+    )
+    for stage in diagnosis.stages:
+        yield Padding(_line(stage), (0, 0, 0, 2))
+    if diagnosis.layer:
+        yield Text("The first layer whose output is beyond its bound there, in the order of the network:")
+        yield Padding(_line(diagnosis.layer), (0, 0, 0, 2))
+    if diagnosis.not_examined:
+        yield Padding(Text(f"Not examined: {units.plain(diagnosis.not_examined)}"), (0, 0, 0, 2))
+
+
+def _line(check: Check) -> Text:
     mark, style = _MARKS[check.verdict]
     numbers = ""
     if check.value is not None and check.bound is not None:
         numbers = f" {units.number(check.value)}, {check.sense.replace('_', ' ')} {units.number(check.bound)}"
-    line = Text.assemble((mark, style), f" {units.plain(check.name)}{numbers}: {units.plain(check.text)}")
+    return Text.assemble((mark, style), f" {units.plain(check.name)}{numbers}: {units.plain(check.text)}")
+
+
+def _check(evidence: Evidence, check: Check) -> Text:
+    line = _line(check)
     if check.verdict is Verdict.FAILED:
-        line.append(f" → {LAYERS[evidence.layer].get(check.name, Status.UNPROVEN)}", style=style)
+        consequence = LAYERS[evidence.layer].get(check.name, Status.UNPROVEN)
+        line.append(f" → {consequence}", style=_MARKS[check.verdict][1])
     return line
 
 

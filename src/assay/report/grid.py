@@ -217,13 +217,17 @@ def _by_column(cells: Iterable[MatrixCell]) -> dict[tuple[str, str, Precision], 
     return grouped
 
 
+def _reason(cell: Cell) -> str:
+    return f"{cell.reason}; {cell.diagnosis.text}" if cell.diagnosis else cell.reason
+
+
 def causes(matrix: Matrix) -> list[Cause]:
     """Every cell that is not REAL, those with the same cause together; the gravest statuses first."""
     found: dict[Cause, Cause] = {}
     for cell in matrix.cells:
         if cell.status is not Status.REAL:
             looked_for = cell.unavailable.looked_for if cell.unavailable else ()
-            cause = Cause(cell.status, units.plain(cell.reason), tuple(map(units.plain, looked_for)), [])
+            cause = Cause(cell.status, units.plain(_reason(cell)), tuple(map(units.plain, looked_for)), [])
             found.setdefault(cause, cause).cells.append(cell)
     order = (Status.MOCK, Status.FALLBACK, Status.INACCURATE, Status.FAILED, Status.UNPROVEN)
     rank = {status: index for index, status in enumerate((*order, Status.UNAVAILABLE, Status.PENDING))}

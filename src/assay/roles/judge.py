@@ -17,6 +17,7 @@ from assay.backends.base import Artifact, Operation
 from assay.challenge import Alone, Challenges
 from assay.devices import Device
 from assay.errors import UsageError, listed
+from assay.evidence import LAYERS as CONSEQUENCES
 from assay.evidence import agreement, digest, placement, provenance, timing, weights
 from assay.evidence.case import Answer, Arrays, Case, Clock, Decoding, Software
 from assay.evidence.reference import Reference
@@ -28,7 +29,7 @@ from assay.measure.probes import Growth, Repeats
 from assay.measure.processes import Usage
 from assay.roles.outputs import Outputs
 from assay.roles.phases import PhaseLog
-from assay.schema import Evidence, Precision
+from assay.schema import Evidence, Precision, Status, Verdict
 from assay.tensor_files import is_small
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -45,7 +46,8 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         folder: this role's folder.
 
     Returns:
-        `evidence`, `digests` of the reference, `notes` for the user, and the `transcript` of one call, if it has one.
+        `evidence`, `digests` of the reference, `notes` for the user, the `transcript` of one call, if it has one, and
+        the `suspect` that a diagnosis should look into, if a check says so.
     """
     import torch
 
@@ -71,7 +73,16 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         "digests": [each.model_dump(mode="json") for each in digests],
         "notes": _notes(case),
         "transcript": _transcript(case, family),
+        "suspect": case.suspect() if _inaccurate(evidence) else None,
     }
+
+
+def _inaccurate(evidence: Sequence[Evidence]) -> bool:
+    return any(
+        CONSEQUENCES[each.layer].get(check.name) is Status.INACCURATE and check.verdict is Verdict.FAILED
+        for each in evidence
+        for check in each.checks
+    )
 
 
 def _notes(case: Case) -> list[str]:
@@ -122,11 +133,7 @@ def _case(
     twin_run = Outputs(Path(request["twin_run"]), request["twin_digests"])
     shapes = list(challenges.shapes())
     decoding = runner["decoding"]
-    calls = [
-        *((name, inputs, f"challenge-{name}") for name, inputs in shapes),
-        *((f"timed {number}", challenges.timed(number), f"timed-{number}") for number in runner["kept"]),
-        ("traced", challenges.traced(), "traced"),
-    ]
+    calls = passes(challenges, runner["kept"])
     own = list(judge.answers(reference, calls, run))
     judged = judge.decoding(reference, challenges, decoding["number"], run) if decoding else None
     twin_calls = [(name, inputs, f"challenge-{name}") for name, inputs in shapes]
@@ -176,6 +183,15 @@ def _clock(request: dict[str, Any], operations: int, limit: float | None) -> Clo
     )
 
 
+def passes(challenges: Challenges, timed: Sequence[int]) -> list[tuple[str, Tensors, str]]:
+    """The judged forward passes: name, inputs, and the file that the outputs are in."""
+    return [
+        *((name, inputs, f"challenge-{name}") for name, inputs in challenges.shapes()),
+        *((f"timed {number}", challenges.timed(number), f"timed-{number}") for number in timed),
+        ("traced", challenges.traced(), "traced"),
+    ]
+
+
 class _Answers:
     """Puts reference and noise beside the backend's outputs."""
 
@@ -205,7 +221,7 @@ class _Answers:
         chosen = {"forced": tokens} | {name: run.read(name)["tokens"] for name in ("greedy", "decoded")}
         calls = [(name, family.extended(prompt, chosen[name]), name) for name, prompt in prompts.items()]
         answers = {
-            answer.name: decoded(answer, prompts[answer.name][family.target].shape[1])
+            answer.name: answer.after(prompts[answer.name][family.target].shape[1])
             for answer in self.answers(reference, calls, run)
         }
         return Decoding(
@@ -248,13 +264,4 @@ def alone(family: Family, single: Alone, answers: Sequence[Answer], outputs: Arr
         expected={key: part(key, array) for key, array in answer.expected.items()},
         noise={key: part(key, array, 1) for key, array in answer.noise.items()},
         masks={key: part(key, array) for key, array in answer.masks.items()},
-    )  # fmt: skip
-
-
-def decoded(answer: Answer, prompt: int) -> Answer:
-    """What prefill and steps gave: the logits from a prompt's last token on."""
-    return replace(
-        answer, masks={},
-        expected={key: array[:, prompt - 1 :] for key, array in answer.expected.items()},
-        noise={key: array[:, :, prompt - 1 :] for key, array in answer.noise.items()},
     )  # fmt: skip
