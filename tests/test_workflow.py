@@ -90,7 +90,7 @@ def artifact_faults(column: dict[str, Any], last: dict[str, Any]) -> Iterator[st
         yield "reports are looked for elsewhere"
     if up["if"] != "${{ always() }}" or published["if"] not in ALWAYS:
         yield "nothing is uploaded after a failure"
-    if published["with"]["path"].split() != ["reports/STATUS.md", "reports/matrix.json"]:
+    if published["with"]["path"].split() != ["reports/STATUS.md", "reports/matrix.json", "reports/index.html"]:
         yield "the matrix is not published"
     (summary,) = [step for step in last["steps"] if "GITHUB_STEP_SUMMARY" in step.get("run", "")]
     if summary["run"] != 'cat reports/STATUS.md >> "$GITHUB_STEP_SUMMARY"' or summary["if"] not in ALWAYS:

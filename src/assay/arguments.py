@@ -95,7 +95,7 @@ def make_parser() -> tuple[Parser, dict[str, Command]]:
     run.option("--require-real", action="store_true", help="exit 1 for UNAVAILABLE cells too")
     run.option("--json", action="store_true", help="print the session report, and no progress")
 
-    merge = command("merge", "merge session reports into matrix.json and STATUS.md, and print the matrix",
+    merge = command("merge", "merge session reports into matrix.json, STATUS.md and index.html, and print the matrix",
                     EXIT_CODES)  # fmt: skip
     merge.add_argument("paths", metavar="PATH", type=Path, nargs="*", default=[REPORTS / "sessions"],
                        help="reports, and folders of them (default: reports/sessions)")  # fmt: skip
