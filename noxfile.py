@@ -1,7 +1,7 @@
 """One isolated environment per backend, one status matrix.
 
 Commands:
-    nox                               every backend, then the matrix: reports/STATUS.md, reports/matrix.json
+    nox                               every backend, then the matrix: reports/index.html, STATUS.md, matrix.json
     nox -s cuda                       one backend, merged with the reports that are already there
     nox -s openvino -- --family bert  everything after -- goes to `assay run`
     nox -R                            the same again in the environments as they are

@@ -150,6 +150,7 @@ def test_merge_writes_and_prints(run: Run, sessions: Path, tmp_path: Path) -> No
     matrix = Matrix.model_validate_json((tmp_path / "reports" / "matrix.json").read_text())
     assert len(matrix.cells) == 40
     assert "# Status matrix" in (tmp_path / "reports" / "STATUS.md").read_text()
+    assert "<h1>Status matrix</h1>" in (tmp_path / "reports" / "index.html").read_text()
     before = (tmp_path / "reports" / "matrix.json").read_bytes()
     run("merge", sessions, *sessions.iterdir())
     assert (tmp_path / "reports" / "matrix.json").read_bytes() == before

@@ -28,7 +28,13 @@ REPORTS = "reports/sessions/"
 PERMISSIONS = {"matrix": {"contents": "read", "actions": "read"}, "comment": {"pull-requests": "write"}}
 """Beyond reading the repository: the baseline's artifact, and the comment, whose job runs nothing of the repository."""
 TOKEN = "${{ github.token }}"  # noqa: S105 (where a token is, not one)
-PUBLISHED = ["reports/STATUS.md", "reports/COMPARISON.md", "reports/junit.xml", "reports/matrix.json"]
+PUBLISHED = [
+    "reports/STATUS.md",
+    "reports/COMPARISON.md",
+    "reports/junit.xml",
+    "reports/matrix.json",
+    "reports/index.html",
+]
 
 
 def faults(workflow: dict[Any, Any]) -> Iterator[str]:

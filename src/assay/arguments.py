@@ -102,8 +102,8 @@ def make_parser() -> tuple[Parser, dict[str, Command]]:
     run.option("--require-real", action="store_true", help="exit 1 for UNAVAILABLE cells too")
     run.option("--json", action="store_true", help="print the session report, and no progress")
 
-    merge = command("merge", "merge session reports into matrix.json, STATUS.md and junit.xml, and print the matrix",
-                    EXIT_CODES)  # fmt: skip
+    what = "merge session reports into index.html, matrix.json, STATUS.md and junit.xml, and print the matrix"
+    merge = command("merge", what, EXIT_CODES)
     merge.add_argument("paths", metavar="PATH", type=Path, nargs="*", default=[REPORTS / "sessions"],
                        help="reports, and folders of them (default: reports/sessions)")  # fmt: skip
     merge.option("--output", metavar="DIR", type=Path, default=REPORTS, help="where to write (default: reports)")

@@ -170,7 +170,7 @@ def _merge(arguments: argparse.Namespace) -> int:
     from assay import backends, expect, export, families
     from assay import merge as merging
     from assay.files import write_atomically
-    from assay.report import markdown
+    from assay.report import markdown, page
 
     if not any(path.exists() for path in arguments.paths):
         missing = ", ".join(map(str, arguments.paths))
@@ -187,6 +187,7 @@ def _merge(arguments: argparse.Namespace) -> int:
     _writable(arguments.output)
     write_atomically(arguments.output / "matrix.json", matrix.model_dump_json(indent=1) + "\n")
     write_atomically(arguments.output / "STATUS.md", markdown.render(matrix))
+    write_atomically(arguments.output / "index.html", page.render(matrix))
     export.write("junit", matrix, arguments.output)
     _print(matrix, as_json=arguments.json)
     surprises = expect.surprises([cell for cell in matrix.cells if cell.session], known) if arguments.expect else ()

@@ -67,6 +67,14 @@ def again(cell: MatrixCell) -> str:
     return shlex.join(map(units.plain, words))
 
 
+def commands(cell: MatrixCell) -> Iterator[tuple[str, str]]:
+    """What reproduces a cell: a phrase for each command, and the command."""
+    yield "Once more, with inputs drawn anew", again(cell)
+    if "challenge" in cell.seeds and cell.session:
+        report = units.plain(f"reports/sessions/{cell.backend}-{cell.session.id}.json")
+        yield "Once more, with the same inputs", f"{again(cell)} --replay {shlex.quote(report)}"
+
+
 def _parts(cell: MatrixCell) -> Iterator[RenderableType]:
     title = grid.about(cell.family)[0]
     yield Text.assemble((f"{title} on {units.plain(cell.backend)}: ", "bold"), status_text(cell.status))
@@ -83,10 +91,8 @@ def _parts(cell: MatrixCell) -> Iterator[RenderableType]:
         yield from _diagnosis(cell.diagnosis)
     yield Text()
     yield Text(f"{_conclusion(cell)} (docs/judgement.md has the rules.)")
-    yield Text(f"Once more, with inputs drawn anew: {again(cell)}")
-    if "challenge" in cell.seeds and cell.session:
-        report = units.plain(f"reports/sessions/{cell.backend}-{cell.session.id}.json")
-        yield Text(f"Once more, with the same inputs: {again(cell)} --replay {shlex.quote(report)}")
+    for what, command in commands(cell):
+        yield Text(f"{what}: {command}")
 
 
 def _what(cell: MatrixCell) -> Iterator[str]:

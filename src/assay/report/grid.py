@@ -102,20 +102,20 @@ def columns(matrix: Matrix) -> list[str]:
 
 def rows(matrix: Matrix) -> list[Row]:
     """Every row in order; a cell whose checkpoint is not known stands in all rows of its family and size."""
-    checkpoints: defaultdict[tuple[str, str, Precision], dict[str, CheckpointRef]] = defaultdict(dict)
+    slots: defaultdict[tuple[str, str, Precision], dict[str | None, list[MatrixCell]]] = defaultdict(dict)
     for cell in matrix.cells:
-        known = checkpoints[cell.family, cell.size, cell.precision]
-        if cell.checkpoint:
-            known.setdefault(cell.checkpoint.sha256, cell.checkpoint)
+        known = cell.checkpoint.sha256 if cell.checkpoint else None
+        slots[cell.family, cell.size, cell.precision].setdefault(known, []).append(cell)
     table = []
-    for slot, known in checkpoints.items():
-        mine = [cell for cell in matrix.cells if (cell.family, cell.size, cell.precision) == slot]
-        for checkpoint in known.values() or [None]:
+    for slot, found in slots.items():
+        everywhere = found.pop(None, [])
+        places = {id(cell): place for place, cell in enumerate(matrix.cells)} if everywhere and found else {}
+        for members in found.values() or [[]]:
             cells: defaultdict[str, list[MatrixCell]] = defaultdict(list)
-            for cell in mine:
-                if cell.checkpoint is None or checkpoint is None or cell.checkpoint.sha256 == checkpoint.sha256:
-                    cells[cell.backend].append(cell)
-            table.append(Row(*slot, checkpoint, cells, alone=len(known) <= 1))
+            for cell in sorted([*members, *everywhere], key=lambda each: places.get(id(each), 0)):
+                cells[cell.backend].append(cell)
+            checkpoint = members[0].checkpoint if members else None
+            table.append(Row(*slot, checkpoint, cells, alone=len(found) <= 1))
     return table
 
 

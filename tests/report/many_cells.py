@@ -1,0 +1,127 @@
+"""Cells by the thousand, each as much to say as a measured one, and all of them different.
+
+As a script: how long a page of ten thousand takes to open and to answer, in Chromium on this machine.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from assay import families
+from assay.evidence import LAYERS
+from assay.evidence.agreement import DECODING
+from assay.report import page
+from assay.schema import Check, Evidence, Layer, Matrix, MatrixCell, Metric, Phase
+from tests import strategies as make
+
+BACKENDS = ("cpu", "cuda", "openvino", "onnxruntime")
+GENERATING = ("llama", "t5", "whisper", "language-model")
+PHASES = {
+    "builder": ("checkpoint", "export", "export twin"), "runner": ("load", "compile", "first inference", "challenges",
+    "measure", "decoding", "measure decoding", "trace"), "preprocessor": ("preprocessing",),
+    "judge": ("reference", "evidence"),
+}  # fmt: skip
+
+
+ERRORS = frozenset({"error", "permuted", "padding", "reset", "twin_error", "sampled_error", "traced_error"})
+FIGURES = {
+    "margin": "the best trivial answer", "tensors": "the share of parameters", "elsewhere": "the work on the device",
+    "covered": "the parent's clock", "cpu_covered": "processor time", "busy": "the time of the calls",
+    "repeated": "a call with an input that came before", "grows": "the time of a larger batch",
+    "on_host": "a call, beside reading its outputs,", "peak": "what the device could reach",
+    "modified": "the number of used files, with all of their packages and versions,",
+}  # fmt: skip
+"""Checks whose sentences have numbers of their own; those of `follows_inputs` and its like are all cosines of 1."""
+
+
+def many(count: int) -> Matrix:
+    """So many cells: checkpoints of all families, each on four backends of one machine."""
+    rng = random.Random(0)
+    names = families.names()
+    rows = [(names[row % len(names)], f"model-{row}") for row in range(count // len(BACKENDS))]
+    cells = [_rich(rng, family, backend, model) for family, model in rows for backend in BACKENDS]
+    report = make.report(*cells)
+    session = {key: getattr(report, key) for key in ("id", "started_at", "machine", "environment")}
+    return Matrix(cells=tuple(MatrixCell.model_validate({**dict(cell), "session": session}) for cell in cells))
+
+
+def _rich(rng: random.Random, family: str, backend: str, model: str) -> object:
+    generates = family in GENERATING
+    series = ("latency", "preprocessing_time", *(("time_to_first_token", "time_per_output_token") if generates else ()))
+    single = ("load_time", "compile_time", "export_time", "first_inference_time", "peak_memory", "unique_memory")
+    rates = ("sentences_per_second", *(("decode_tokens_per_second", "prefill_tokens_per_second") if generates else ()))
+    middle = {name: rng.lognormvariate(-6, 1) for name in series}
+    metrics = {name: Metric(value=rng.lognormvariate(0, 2), unit="s") for name in single[:4]}
+    metrics |= {name: Metric(value=rng.randrange(2**26, 2**29), unit="B") for name in single[4:]}
+    metrics |= {name: _metric(rng, value, "s", "lower") for name, value in middle.items()}
+    metrics |= {name: _metric(rng, rng.lognormvariate(6, 1), "tokens/s", "higher") for name in rates}
+    phases = [
+        Phase(role=role, name=name, seconds=rng.lognormvariate(-3, 2))
+        for role, names in PHASES.items() for name in names if generates or "decoding" not in name
+    ]  # fmt: skip
+    return make.cell(
+        family, backend, size="own", checkpoint=make.checkpoint(model, "path"), metrics=metrics, phases=tuple(phases),
+        evidence=tuple(_evidence(rng, layer, generates) for layer in Layer), seconds=rng.uniform(2, 20),
+        seeds={"challenge": f"{rng.getrandbits(128):032x}"},
+        samples={name: tuple(value * rng.lognormvariate(0, 0.1) for _ in range(30)) for name, value in middle.items()},
+    )  # fmt: skip
+
+
+def _metric(rng: random.Random, value: float, unit: str, better: str) -> Metric:
+    low, high = value * rng.uniform(0.9, 1), value * rng.uniform(1, 1.1)
+    return Metric.model_validate(
+        {"value": value, "unit": unit, "low": low, "high": high, "samples": 30, "better": better}
+    )
+
+
+def _evidence(rng: random.Random, layer: Layer, generates: bool) -> Evidence:
+    names = [name for name in LAYERS[layer] if generates or name not in DECODING]
+    return Evidence(layer=layer, checks=tuple(_check(rng, name) for name in names))
+
+
+def _check(rng: random.Random, name: str) -> Check:
+    """As measured cells have it: an error with its place, a figure with its sentence, or nothing found."""
+    value, bound = rng.lognormvariate(-14, 0.5), rng.lognormvariate(-11.5, 0.3)
+    if name in ERRORS:
+        text = (
+            f"relative error {value:.2g}, bound {bound:.2g}, 2 noise floors: row of logits in call 'longer' "
+            f"(number {rng.randrange(150)})"
+        )
+        return Check(name=name, value=value, bound=bound, text=text)
+    if name in FIGURES:
+        large = 1 / value
+        text = f"{FIGURES[name]} is {large:.3g} times as much as {rng.randrange(400)} would have been"
+        return Check(name=name, value=large, bound=1, sense="at_least", text=text)
+    return Check(name=name, value=0, bound=0, text=f"nothing of what {name} looks for was found in this process")
+
+
+def _time(count: int) -> None:
+    from playwright.sync_api import sync_playwright
+
+    from tests.report.test_page import CHROMIUM
+
+    matrix = many(count)
+    started = time.perf_counter()
+    html = page.render(matrix)
+    print(f"{count} cells: written in {time.perf_counter() - started:.1f} s, {len(html.encode()) / 1e6:.2f} MB")
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        path = Path(folder, "index.html")
+        path.write_text(html, encoding="utf-8")
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        for _ in range(5):
+            tab = browser.new_page()
+            tab.goto(path.as_uri())
+            tab.wait_for_selector("html[data-complete]", state="attached")
+            marks = tab.evaluate("performance.getEntries().map((each) => [each.name, each.startTime])")
+            print(", ".join(f"{name} {dict(marks)[name]:.0f} ms"
+                            for name in ("first-contentful-paint", "interactive", "complete")))  # fmt: skip
+            tab.close()
+        browser.close()
+
+
+if __name__ == "__main__":
+    _time(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000)
