@@ -61,6 +61,7 @@ def make_parser() -> tuple[Parser, dict[str, Command]]:
         "  assay expect --output expected.json              what failed is known: run --expect expected.json\n"
         "  assay compare baseline.json reports/matrix.json  what changed; exit 1 if something got worse\n"
         "  assay export github-benchmark                    the figures, as another program reads them\n"
+        "  assay show --metric peak_memory --sort cpu       memory, the smallest on cpu first\n"
         "  assay show --json                                the matrix, for a program\n"
         "  assay explain t5 openvino                        how that status was concluded\n"
         "  assay cache prune --to 5G                        keep what was used last\n\n" + EXIT_CODES,
@@ -151,6 +152,10 @@ def _add_readers(command: Callable[..., Command]) -> None:
     show = command("show", "print a merged matrix, its statuses concluded anew from its evidence")
     show.add_argument("matrix", metavar="MATRIX", type=Path, nargs="?", default=REPORTS / "matrix.json",
                       help="default: reports/matrix.json")  # fmt: skip
+    show.option("--family", metavar="ID", action="append", default=[], help="these rows, comma-separated")
+    show.option("--backend", metavar="B", action="append", default=[], help="these columns, comma-separated")
+    show.option("--metric", metavar="NAME", help="the figure beside each status (default: latency)")
+    show.option("--sort", metavar="B", help="rows by that figure in this column, the best first")
     show.option("--json", action="store_true", help="print it as JSON")
 
     explain = command("explain", "say how a cell's status follows from what was measured")

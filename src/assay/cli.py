@@ -16,6 +16,7 @@ from assay.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     from assay.plan import Plan
+    from assay.report.selection import Selection
     from assay.schema import Cell, Matrix
 
 REPLAYS = "replays"
@@ -69,7 +70,7 @@ def _planned(arguments: argparse.Namespace) -> tuple[Plan, Cell | None]:
         from assay import backends
 
         raise UsageError(f"which backend? --backend takes one of {', '.join(backends.names())}")
-    families = [name for each in arguments.family for name in each.split(",") if name]
+    families = _names(arguments.family)
     if arguments.family and not families:
         raise UsageError("--family names no family")
     models = _models(arguments.model)
@@ -244,9 +245,18 @@ def _export(arguments: argparse.Namespace) -> int:
 
 def _show(arguments: argparse.Namespace) -> int:
     from assay.merge import read_matrix
+    from assay.report.selection import LATENCY, Selection
 
-    _print(read_matrix(arguments.matrix), as_json=arguments.json)
+    selection = Selection(
+        _names(arguments.family), _names(arguments.backend), arguments.metric or LATENCY, arguments.sort
+    )
+    _print(read_matrix(arguments.matrix), as_json=arguments.json, selection=selection)
     return OK
+
+
+def _names(options: Sequence[str]) -> list[str]:
+    """Names of an option that may be given several times, with several names each."""
+    return [name for each in options for name in each.split(",") if name]
 
 
 def _explain(arguments: argparse.Namespace) -> int:
@@ -261,13 +271,13 @@ def _explain(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _print(matrix: Matrix, *, as_json: bool) -> None:
+def _print(matrix: Matrix, *, as_json: bool, selection: Selection | None = None) -> None:
     if as_json:
-        print(matrix.model_dump_json(indent=1))
+        print((selection.of(matrix) if selection else matrix).model_dump_json(indent=1))
     else:
-        from assay.report.terminal import print_matrix
+        from assay.report.terminal import EVERYTHING, print_matrix
 
-        print_matrix(matrix)
+        print_matrix(matrix, selection=selection or EVERYTHING)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

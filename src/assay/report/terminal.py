@@ -13,6 +13,7 @@ from rich.text import Text
 
 from assay.report import grid, units
 from assay.report.grid import Row
+from assay.report.selection import Selection
 from assay.schema import Matrix, MatrixCell, Metric, Status
 
 STYLES: Mapping[Status, str] = {
@@ -26,22 +27,27 @@ STYLES: Mapping[Status, str] = {
     Status.PENDING: "dim",
 }
 
+EVERYTHING = Selection()
 
-def print_matrix(matrix: Matrix, file: TextIO | None = None, *, width: int | None = None) -> None:
+
+def print_matrix(
+    matrix: Matrix, file: TextIO | None = None, *, width: int | None = None, selection: Selection = EVERYTHING
+) -> None:
     """Write the table, the causes, the figures and the environment.
 
     Args:
+        selection: what of it.
         file: standard output by default. Colour is left out where it is no terminal, or NO_COLOR is set.
         width: that of the terminal by default.
     """
     console = Console(file=file, width=width, highlight=False, emoji=False, markup=False)
-    for part in _parts(matrix, console.width):
+    for part in _parts(selection.of(matrix), console.width, selection):
         console.print(part)
 
 
-def _parts(matrix: Matrix, width: int) -> Iterator[RenderableType]:
-    rows, columns = grid.rows(matrix), grid.columns(matrix)
-    yield from _status_tables(rows, columns, grid.machines(matrix), width)
+def _parts(matrix: Matrix, width: int, selection: Selection) -> Iterator[RenderableType]:
+    rows, columns = selection.ordered(grid.rows(matrix)), grid.columns(matrix)
+    yield from _status_tables(rows, columns, grid.machines(matrix), width, selection.metric)
     yield Text(f"{len(matrix.cells)} cells: {grid.totals(matrix.cells)}", style="bold")
     for cause in grid.causes(matrix):
         looked_for = f" Looked for: {'; '.join(cause.looked_for)}." if cause.looked_for else ""
@@ -62,19 +68,20 @@ def status_text(status: Status) -> Text:
 
 
 def _status_tables(
-    rows: Sequence[Row], columns: Sequence[str], machines: Mapping[str, str], width: int
+    rows: Sequence[Row], columns: Sequence[str], machines: Mapping[str, str], width: int, metric: str
 ) -> Iterator[RenderableType]:
     """A table for each size and precision; columns that do not fit go into another table below it."""
     for size, precision in dict.fromkeys((row.size, row.precision) for row in rows):
         members = [row for row in rows if (row.size, row.precision) == (size, precision)]
         titles = [_row_title(row) for row in members]
-        cells = {name: [_place(row.cells.get(name, ()), machines) for row in members] for name in columns}
+        cells = {name: [_place(row.cells.get(name, ()), machines, metric) for row in members] for name in columns}
         needed = {name: max(cell_len(name), *(_width(cell) for cell in cells[name])) for name in columns}
-        first = min(max(_width(title) for title in titles), width // 3)
+        first = min(max(len("family"), *(_width(title) for title in titles)), width // 3)
         for chunk in _chunks(columns, needed, width - first):
             table = Table(
-                title=f"{units.plain(size)}, {precision}", title_justify="left", title_style="bold", box=None,
-                pad_edge=False, padding=(0, 1, 0, 0), header_style="bold",
+                title=f"{units.plain(size)}, {precision}: {units.plain(metric.replace('_', ' '))}",
+                title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0),
+                header_style="bold",
             )  # fmt: skip
             table.add_column("family", width=first)
             for name in chunk:
@@ -106,15 +113,13 @@ def _row_title(row: Row) -> Text:
     return Text(f"{row.title}\n{row.model}" if row.model else row.title)
 
 
-def _place(cells: Sequence[MatrixCell], machines: Mapping[str, str]) -> Text:
-    """Status and latency; the latency of what is not REAL, what tells several cells apart, and machines, below."""
+def _place(cells: Sequence[MatrixCell], machines: Mapping[str, str], metric: str) -> Text:
+    """Status and figure; the figure of what is not REAL, what tells several cells apart, and machines, below."""
     lines = []
     for cell, place in zip(cells, grid.places(cells, machines), strict=True):
-        latency = cell.metrics.get("latency")
-        time = Text(f"{'' if latency.stable else '~'}{units.quantity(latency)}" if latency else "")
         line = status_text(cell.status)
-        if latency:
-            line = Text.assemble(line, " " if cell.status is Status.REAL else "\n  ", time)
+        if figure := cell.metrics.get(metric):
+            line = Text.assemble(line, " " if cell.status is Status.REAL else "\n  ", _quantity(figure))
         for label in place:
             line = Text.assemble(line, f"\n  {label[:24]}")
         lines.append(line)
