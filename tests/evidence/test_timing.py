@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,14 +35,17 @@ def repeated(fresh: float = 1e-3, again: float = 1e-3, **changes: Any) -> Repeat
     return Repeats(**(values | changes))
 
 
-def verdicts(*, kind: str = "cpu", traced: Answer | None = None, untraced: Answer | None = None, **changes: Any) -> Any:
+def verdicts(
+    *, kind: str = "cpu", traced: Answer | None = None, untraced: Answer | None = None,
+    sampled: Sequence[Answer] = (), **changes: Any,
+) -> Any:  # fmt: skip
     """The verdict of each check of an honest cell with these changes."""
     clock = {
         "timed": {"call": [1e-3] * 30}, "usage": Usage(claimed=0.03, cpu=0.04), "repeats": {"call": repeated()},
         "growth": Growth(8, [4e-3] * 3, 1e-3), "wall": 2.0, "cpu": 1.0, "operations": 10**6, "peak": 1e11,
     }  # fmt: skip
     case: Any = SimpleNamespace(
-        timed=[answer(), answer(scale=2.0)],
+        timed=[answer(), answer(scale=2.0)], sampled=sampled,
         decoding=None, precision=Precision.F32, device=SimpleNamespace(kind=kind),
         clock=SimpleNamespace(**(clock | changes)), traced=traced or answer(), untraced=untraced or answer(),
     )  # fmt: skip
@@ -50,6 +55,15 @@ def verdicts(*, kind: str = "cpu", traced: Answer | None = None, untraced: Answe
 def test_an_honest_cell_passes() -> None:
     assert set(verdicts().values()) == {PASSED}
     assert set(verdicts()) == set(timing.CONSEQUENCES)
+
+
+def test_one_remembered_answer_among_the_sampled_ones_is_enough() -> None:
+    fresh = replace(answer(scale=3.0), noise={})
+    assert verdicts(sampled=[fresh])["sampled_follows_inputs"] is PASSED
+    remembered = replace(fresh, outputs=answer(scale=2.0).outputs)
+    found = verdicts(sampled=[fresh, remembered])
+    assert found["sampled_follows_inputs"] is FAILED
+    assert found["sampled_error"] is PASSED  # of those that are held against the bound
 
 
 def test_no_more_time_than_the_parent_saw_of_either_kind() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from assay.measure import clock
-from assay.measure.clock import KEPT, Tensors, time_calls
+from assay.measure.clock import FEWEST, KEPT, ROOM, Tensors, time_calls
 
 
 @pytest.fixture(autouse=True)
@@ -72,8 +72,8 @@ def kept_places(choose: Callable[[int], int]) -> list[int]:
 
 
 def test_the_first_and_the_last_calls_can_be_kept() -> None:
-    assert kept_places(lambda n: n - 1) == [0, 1]
-    assert kept_places(lambda n: 0) == [38, 39]
+    assert kept_places(lambda n: n - 1) == list(range(KEPT))
+    assert kept_places(lambda n: 0) == list(range(40 - KEPT, 40))
 
 
 def test_every_call_is_as_likely_to_be_kept_as_any_other() -> None:
@@ -82,8 +82,16 @@ def test_every_call_is_as_likely_to_be_kept_as_any_other() -> None:
     for _ in range(100):
         for place in kept_places(draw.randrange):
             counts[place] += 1
-    # 200 places in 40 cells of expectation 5: chi-squared with 39 degrees of freedom passes 72 once in 1000.
-    assert sum((count - 5) ** 2 / 5 for count in counts) < 72
+    # 800 places in 40 cells of expectation 20: chi-squared with 39 degrees of freedom passes 72 once in 1000.
+    assert sum((count - 20) ** 2 / 20 for count in counts) < 72
+
+
+def test_of_large_outputs_fewer_are_kept() -> None:
+    def large(inputs: Tensors) -> Tensors:
+        return {"y": np.broadcast_to(inputs["x"][:1].astype(np.uint8), ROOM // KEPT + 1)}
+
+    timed = time_calls(large, fresh, budget=0.0, least=20, choose=lambda n: n // 2)
+    assert len(timed.kept) == FEWEST
 
 
 def test_kept_outputs_are_copies() -> None:

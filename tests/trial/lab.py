@@ -211,7 +211,7 @@ class Specimen:
             checkpoint=self.checkpoint.path,
             artifact=Artifact(self.family.id, str(self.checkpoint.path), "checkpoint"),
             challenges=plain,
-            timed=[judged("timed 0"), judged("timed 1")], traced=judged("traced"),
+            timed=[judged("timed 0"), judged("timed 1")], sampled=(), traced=judged("traced"),
             permuted=permuted(self.family, self.challenges, plain, own.outputs["permuted"]),
             alone=alone(self.family, single, plain, own.outputs["alone"]) if single else None,
             decoding=self._decoding(own) if self._generates else None,

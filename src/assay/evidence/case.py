@@ -151,6 +151,7 @@ class Case:
     Attributes:
         built_in: whether the backend is assay's own; what another one says of itself is no evidence.
         challenges, timed, traced: judged calls with the checkpoint's weights.
+        sampled: further calls of the timed loop, without noise around the reference.
         permuted: a challenge with its rows in another order.
         alone: a row of a padded challenge without its padding; None where no input is a mask.
         untraced: the traced call without a trace.
@@ -172,6 +173,7 @@ class Case:
     artifact: Artifact
     challenges: Sequence[Answer]
     timed: Sequence[Answer]
+    sampled: Sequence[Answer]
     traced: Answer
     permuted: Answer
     alone: Answer | None

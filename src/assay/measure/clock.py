@@ -21,8 +21,11 @@ SEQUENCES = 6
 WARM_UP_CALLS = 3
 WARM_UP_SECONDS = 0.1
 CHECK_EVERY = 10
-KEPT = 2
-"""Outputs of the timed loop that are kept for the judge."""
+KEPT, FEWEST = 8, 2
+"""Outputs of the timed loop that are kept for the judge: of eight, who remembers half of the calls is missed once in 256
+cells. The fewest are kept where eight would take more than `ROOM`."""
+ROOM = 2**24
+"""Bytes of kept outputs: they count as the process's memory."""
 
 
 @dataclass(frozen=True)
@@ -129,9 +132,10 @@ def _keep(
     kept: dict[int, dict[str, np.ndarray]], number: int, outputs: Tensors, seen: int, choose: Callable[[int], int]
 ) -> None:
     """Reservoir sampling (Vitter, algorithm R): every call is as likely to be kept as any other."""
-    if len(kept) == KEPT:
+    room = KEPT if KEPT * sum(array.nbytes for array in outputs.values()) <= ROOM else FEWEST
+    if len(kept) >= room:
         place = choose(seen)
-        if place >= KEPT:
+        if place >= room:
             return
         del kept[sorted(kept)[place]]
     kept[number] = {name: array.copy() for name, array in outputs.items()}
