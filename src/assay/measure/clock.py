@@ -22,8 +22,8 @@ WARM_UP_CALLS = 3
 WARM_UP_SECONDS = 0.1
 CHECK_EVERY = 10
 KEPT, FEWEST = 8, 2
-"""Outputs of the timed loop that are kept for the judge: of eight, who remembers half of the calls is missed once in 256
-cells. The fewest are kept where eight would take more than `ROOM`."""
+"""Outputs of the timed loop that are kept: of eight, who remembers half of the calls is missed once in 256 cells.
+The fewest are kept where eight would take more than `ROOM`."""
 ROOM = 2**24
 """Bytes of kept outputs: they count as the process's memory."""
 
