@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from assay.schema import Precision
+from assay.schema import Metric, Phase, Precision
+from tests import strategies as make
 from tests.trial import mutants
+from tests.trial.cost import cost, table
 from tests.trial.honest import Judged
 from tests.trial.lab import Specimen
 from tests.trial.mutants import Tried
@@ -70,6 +72,19 @@ def test_a_trial_without_faults_has_none_and_says_what_it_did() -> None:
     assert content["honest"]["judgements"] == 2 and content["honest"]["false_alarms"] == 0
     assert [each["killed"] for each in content["mutants"]] == [True, False, False]
     assert "| f32 | above 10 | 1 of 1 | 100.0 % |" in found.tables()
+
+
+def test_what_judging_costs_is_everything_that_a_benchmark_would_not_do() -> None:
+    times = [
+        ("builder", "export", 4.0), ("builder", "export twin", 1.0), ("runner", "load", 0.5),
+        ("runner", "measure", 1.5),
+        ("runner", "trace", 0.5), ("preprocessor", "preprocessing", 1.0), ("runner", "load", 0.5),
+        ("runner", "challenges", 0.5), ("judge", "reference", 3.0),
+    ]  # fmt: skip
+    phases = tuple(Phase(role=role, name=name, seconds=seconds) for role, name, seconds in times)
+    found = cost(make.cell(phases=phases, metrics={"latency": Metric(value=0.5, unit="s")}))
+    assert (found.plain, found.evidence, found.calls) == (7.0, 5.5, 11.0)
+    assert "| bert | cpu | tiny | 7.00 | 5.50 | 0.79 | 11 |" in table([found])
 
 
 def test_intervals_are_wilson_s() -> None:

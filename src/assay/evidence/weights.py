@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from assay.errors import listed
+from assay.errors import UsageError, listed
 from assay.evidence.agreement import aligned
 from assay.schema import Check, Evidence, Layer, Status
 
@@ -39,16 +39,29 @@ def judge(case: Case) -> Evidence:
     )
 
 
+def _same(folder: Path, checkpoint: Path) -> bool:
+    """Whether a folder is the checkpoint's, or computes with the same bytes."""
+    from assay.checkpoints import digest
+
+    if folder.resolve() == checkpoint.resolve():
+        return True
+    try:
+        return digest(folder) == digest(checkpoint)
+    except (UsageError, OSError):
+        return False
+
+
 def _tensors(case: Case) -> Check:
     """The share of the used parameters that the artifact holds bit for bit."""
     from assay.backends.onnx_export import digest, digests, initializers
     from assay.tensor_files import tensors
 
     if case.artifact.format == "checkpoint":
-        return Check(
-            name="tensors", value=1, bound=1, sense="at_least",
-            text="the runner loads the checkpoint's own safetensors",
-        )  # fmt: skip
+        own = _same(Path(case.artifact.path), case.checkpoint)
+        text = "the runner loads the checkpoint's own safetensors"
+        if not own:
+            text = "the folder that the runner loads is not the checkpoint, and holds something else"
+        return Check(name="tensors", value=float(own), bound=1, sense="at_least", text=text)
     if case.artifact.format != "onnx":
         return Check(name="tensors", text=f"no reader for artifacts of format {case.artifact.format!r}")
     held = frozenset(digest(array) for array in initializers(Path(case.artifact.path)))
