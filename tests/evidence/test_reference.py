@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from assay import checkpoints, families
 from assay.challenge import Challenges
+from assay.evidence import reference
 from assay.evidence.case import Answer
 from assay.evidence.deviation import K
 from assay.evidence.reference import ACCUMULATION, DRAWS, Reference
@@ -128,6 +129,24 @@ def test_the_floor_grows_with_the_unit_round_off() -> None:
     }
     assert sizes[Precision.F16] / sizes[Precision.F32] == pytest.approx(2**13 / ACCUMULATION[Precision.F32], rel=0.3)
     assert sizes[Precision.BF16] / sizes[Precision.F16] == pytest.approx(2**3, rel=0.3)
+
+
+def test_sums_of_equal_terms_miss_their_mean_by_more_than_a_random_walk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a signal is constant, a normalisation over time shows what its mean was missed by, and nothing else."""
+    found, challenges = case("wav2vec2")
+    fresh = challenges.timed(0)
+    constant = fresh | {"input_values": np.full_like(fresh["input_values"], 0.5)}
+
+    def floor(inputs: Any) -> np.ndarray:
+        (noise,) = found.noise([inputs], Precision.F32, seed=1)
+        (exact,) = found.all_outputs([inputs])
+        return np.asarray(np.sqrt(np.mean((noise["logits"] - exact["logits"]) ** 2)))
+
+    with_sums = floor(constant), floor(fresh)
+    monkeypatch.setattr(reference, "LANES", 2**30)
+    walk = floor(constant), floor(fresh)
+    assert with_sums[0] > 5 * walk[0]
+    assert with_sums[1] == walk[1]
 
 
 def test_what_follows_from_integers_alone_is_not_perturbed() -> None:

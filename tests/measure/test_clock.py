@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from assay.measure import clock
-from assay.measure.clock import FEWEST, KEPT, ROOM, Tensors, time_calls
+from assay.measure.clock import FEWEST, KEPT, ROOM, Tensors, time_calls, warm
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +42,25 @@ def test_every_call_gets_an_input_never_seen_before() -> None:
     engine = Recorder()
     time_calls(engine, fresh, budget=0.05, least=30, choose=lambda n: 0)
     assert len(engine.seen) == len(set(engine.seen))
+
+
+@pytest.mark.parametrize(("cold", "calls"), [(0, 10), (2, 10), (3, 11), (7, 15)])
+def test_it_is_warm_when_times_fall_no_longer(cold: int, calls: int) -> None:
+    """When no more than two of the earlier window's five calls are cold, its median is that of warm ones."""
+    times = [2.0] * cold + [1.0] * 40
+    assert next(count for count in range(1, 40) if warm(times[:count])) == max(calls, 10)
+
+
+def test_one_slow_call_keeps_nobody_from_being_warm() -> None:
+    assert warm([1.0] * 9 + [7.0])
+    assert warm([1.0, 7.0] + [1.0] * 8)
+    assert not warm([1.1] * 5 + [1.0] * 5)
+
+
+def test_an_engine_that_never_gets_warm_is_measured_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "warm", lambda times: False)
+    monkeypatch.setattr(clock, "LONGEST_WARM_UP", 0.01)
+    assert len(time_calls(Recorder(), fresh, budget=0.0, least=6, choose=lambda n: 0).samples) >= 6
 
 
 def test_making_inputs_is_outside_the_clock() -> None:

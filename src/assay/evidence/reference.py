@@ -33,6 +33,8 @@ ACCUMULATION = {Precision.F32: 3.0, Precision.F16: 1.0, Precision.BF16: 1.0}
 well: a random walk whose variance is n / (6 L) of that which moving every term by one unit gives. For the 3,072 terms
 of a published feed-forward layer and 64 lanes that is 8, and sqrt(1 + 8) = 3. Lower precisions accumulate in float32,
 where it is nothing."""
+LANES = 8
+"""The fewest float32 lanes in which a runtime in use sums up."""
 DRAWS = 4
 """Perturbed runs for one floor."""
 MATRIX = 2
@@ -51,6 +53,7 @@ _EXACT = {
 }  # fmt: skip
 """Operations that move values without rounding."""
 _EMBEDDING = torch.ops.aten.embedding.default
+_GROUP_NORM = torch.ops.aten.native_group_norm.default
 _FLOAT64 = {torch.float32: torch.float64}
 
 
@@ -302,12 +305,46 @@ class _Rounding(_Exact):
         """Moved, where the operation rounds and had inexact values to round."""
         if not any(each in self._inexact for each in _tensors(arguments)):
             return result
+        if func is _GROUP_NORM:
+            result = self._off_mean(arguments, *result)
         if _rounds(func):
             result = self.nudged(result) if isinstance(result, torch.Tensor) else tuple(map(self.nudged, result))
         for each in _tensors((result,)):
             if each.is_floating_point():
                 self.inexact(each)
         return result
+
+    def _off_mean(
+        self, arguments: Sequence[Any], output: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """A normalisation whose mean a runtime's float32 sum has missed, where its terms are equal.
+
+        Equal terms are rounded all alike: n of them in L lanes add up to as much as n / (2 L) units, where others walk
+        at random and stay within `ACCUMULATION`. They are equal if they differ by less than the last place of their
+        sum. Then nothing is left but that difference, and the normalisation makes it large: silence with an offset.
+
+        Args:
+            arguments: input, (batch, channels, ...); weight and bias, (channels) or None; sizes, groups, epsilon.
+            output: as the input.
+            mean, scale: of every group, (batch, groups); the scale is 1 / sqrt(variance + epsilon).
+        """
+        _, weight, _, batch, channels, size, groups, epsilon = arguments
+        terms = channels // groups * size
+        deviation = (scale**-2 - epsilon).clamp_min(0).sqrt()
+        equal = deviation <= terms * mean.abs() * 2 * UNIT_ROUND_OFF[Precision.F32]
+        if not equal.any():
+            return output, mean, scale
+        missed = self._signs(mean) * mean * equal * terms / (2 * LANES) * UNIT_ROUND_OFF[Precision.F32]
+        moved = (missed * scale).view(batch, groups, 1, 1).expand(batch, groups, channels // groups, 1)
+        moved = moved.reshape(batch, channels, *(1 for _ in output.shape[2:]))
+        if weight is not None:
+            moved = moved * weight.view(1, channels, *(1 for _ in output.shape[2:]))
+        return output + moved, mean, scale
+
+    def _signs(self, tensor: torch.Tensor) -> torch.Tensor:
+        """As many random signs."""
+        place = self._places.randrange(SIGNS)
+        return torch.sign(self._factors[place : place + tensor.numel()] - 1).view(tensor.shape)
 
     def nudged(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor, every value moved up or down by the unit; integers as they are."""

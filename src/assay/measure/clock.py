@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 
@@ -18,8 +19,14 @@ Tensors = Mapping[str, np.ndarray]
 
 SEQUENCES = 6
 """The least number of timed sequences: fewer give no interval of their median."""
-WARM_UP_CALLS = 3
-WARM_UP_SECONDS = 0.1
+WINDOW = 5
+"""Calls whose medians are compared while an engine warms up."""
+FALLING = 0.02
+"""The engine is warm when the median of a window is at most this much below that of the one before: steady state, told
+by windows as Georges, Buytaert and Eeckhout do (OOPSLA 2007), but by medians: a time slice of the scheduler spoils
+the coefficient of variation that they take."""
+WARM_UP_SECONDS, LONGEST_WARM_UP = 0.1, 1.0
+"""The least and the most time of warming up, whatever the windows say; two of them there always are."""
 CHECK_EVERY = 10
 KEPT, FEWEST = 8, 2
 """Outputs of the timed loop that are kept: of eight, who remembers half of the calls is missed once in 256 cells.
@@ -65,11 +72,7 @@ def time_calls(
         least: samples to take even past the budget.
         choose: a random integer below n, unknown to the engine: it picks the outputs to keep.
     """
-    number = 0
-    deadline = time.perf_counter() + WARM_UP_SECONDS
-    while number < WARM_UP_CALLS or time.perf_counter() < deadline:
-        call(fresh(number))
-        number += 1
+    number = _warm_up(call, fresh)
     samples: list[float] = []
     kept: dict[int, dict[str, np.ndarray]] = {}
     usage = Usage()
@@ -87,6 +90,29 @@ def time_calls(
                 break
     usage.claimed = sum(samples)
     return Timed(samples, kept, usage)
+
+
+def _warm_up(call: Callable[[Tensors], Tensors], fresh: Callable[[int], Tensors]) -> int:
+    """Call until the engine is warm, or for as long as it may take; how many calls that were."""
+    times: list[float] = []
+    started = time.perf_counter()
+    while True:
+        inputs = fresh(len(times))
+        called = time.perf_counter()
+        call(inputs)
+        now = time.perf_counter()
+        times.append(now - called)
+        passed = now - started
+        if passed >= WARM_UP_SECONDS and (warm(times) or (passed >= LONGEST_WARM_UP and len(times) >= 2 * WINDOW)):
+            return len(times)
+
+
+def warm(times: Sequence[float]) -> bool:
+    """Whether the last calls were no faster than those before them."""
+    if len(times) < 2 * WINDOW:
+        return False
+    before, last = median(times[-2 * WINDOW : -WINDOW]), median(times[-WINDOW:])
+    return last >= (1 - FALLING) * before
 
 
 @dataclass(frozen=True)
