@@ -44,6 +44,8 @@ def test_a_real_cell_shows_every_number_with_its_bound() -> None:
     for part in (make.checkpoint("bert-tiny").sha256, "seed 0123abcd", "session s1 on box", "torch 2.13.0+cpu",
                  "no tokenizer; all inputs are synthetic"):  # fmt: skip
         assert part in text
+    samples = "latency: median 1.90 ms, MAD 50.0 µs, of 3 samples; only 3 samples"
+    assert "What was sampled" in lines and any(samples in line for line in lines)
     assert lines[-3].startswith("REAL: agreement, weights, placement and timing passed.")
     assert lines[-2].endswith(" anew: nox -s cpu -- --family bert")
     assert lines[-1].endswith(" inputs: nox -s cpu -- --family bert --replay reports/sessions/cpu-s1.json")

@@ -144,6 +144,27 @@ def test_a_family_that_is_not_installed_has_a_row_and_a_table() -> None:
     assert "mamba (tiny, f32)" in section(page, "Other")
 
 
+def test_a_figure_that_did_not_settle_says_why() -> None:
+    drifting = tuple(1e-3 * (1 + number / 20) for number in range(40))
+    page = render(make.matrix(make.report(make.cell(samples={"latency": drifting}))))
+    said = section(page, "What did not settle")
+    assert "on cpu, latency: they drift: the last third takes 2." in said
+    assert "What did not settle" not in render(make.matrix(make.report(make.cell(samples={"latency": (1e-3,) * 30}))))
+
+
+def test_a_page_that_would_be_too_long_names_what_it_leaves_out() -> None:
+    whole = render(make.full_matrix())
+    assert "Left out" not in whole
+    shorter = render(make.full_matrix(), limit=len(whole.encode()) - 1)
+    assert len(shorter.encode()) < len(whole.encode())
+    assert shorter.rstrip().endswith("Left out, because this page would be too long: logs. `matrix.json` has them.")
+    assert "<details>" in whole and "<details>" not in shorter
+    least = render(make.full_matrix(), limit=0)
+    assert section(least, "Status matrix") == section(whole, "Status matrix")
+    assert "metrics, agreement, causes" in least and "## Metrics" not in least
+    assert "## Environment" in least
+
+
 def test_the_page_is_the_same_every_time() -> None:
     assert render(make.full_matrix()) == render(make.full_matrix())
 

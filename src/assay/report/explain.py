@@ -12,6 +12,7 @@ from rich.text import Text
 
 from assay.errors import UsageError, unknown
 from assay.evidence import LAYERS
+from assay.measure.statistics import disturbance, spread
 from assay.report import grid, units
 from assay.report.terminal import status_text
 from assay.schema import OWN, Check, Diagnosis, Evidence, Matrix, MatrixCell, Status, Verdict
@@ -89,6 +90,10 @@ def _parts(cell: MatrixCell) -> Iterator[RenderableType]:
     if cell.diagnosis:
         yield Text()
         yield from _diagnosis(cell.diagnosis)
+    if cell.samples:
+        yield Text()
+        yield Text("What was sampled", style="bold")
+        yield from _lines(map(_sampled, cell.samples.items()))
     yield Text()
     yield Text(f"{_conclusion(cell)} (docs/judgement.md has the rules.)")
     for what, command in commands(cell):
@@ -109,6 +114,15 @@ def _what(cell: MatrixCell) -> Iterator[str]:
     if cell.transcript is not None:
         yield f"what it wrote for one of the inputs: {cell.transcript!r}"
     yield from cell.notes
+
+
+def _sampled(series: tuple[str, Sequence[float]]) -> str:
+    """How the samples of a figure are spread, and why it did not settle."""
+    name, samples = series
+    found, reason = spread(samples), disturbance(samples)
+    shown = {"median": found.p50, "p90": found.p90, "p99": found.p99, "MAD": found.mad}
+    parts = ", ".join(f"{key} {units.duration(value)}" for key, value in shown.items() if value is not None)
+    return f"{name.replace('_', ' ')}: {parts}, of {len(samples):,} samples{f'; {reason}' if reason else ''}"
 
 
 def _failure(cell: MatrixCell) -> Iterator[RenderableType]:

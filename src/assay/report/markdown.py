@@ -5,30 +5,57 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from assay.measure.statistics import disturbance
 from assay.report import grid, units
 from assay.report.grid import Row
 from assay.schema import Matrix, MatrixCell, Metric, Status
 
 NOTHING = "—"
+LIMIT = 2**20
+"""Bytes that GitHub takes as the summary of a job's step; a longer one is refused whole."""
+DISPENSABLE = ("logs", "superseded results", "what did not settle", "metrics", "notes on checkpoints", "agreement",
+               "causes")  # fmt: skip
+"""Sections that are left out of a page that would be longer, the first of these first."""
 
 
-def render(matrix: Matrix) -> str:
-    """The whole page: status, causes, agreement with its bounds, metrics, environment."""
+def render(matrix: Matrix, limit: int = LIMIT) -> str:
+    """The whole page: status, causes, agreement with its bounds, metrics, environment.
+
+    Args:
+        limit: bytes of the page, as far as leaving out sections makes it shorter; it names what it leaves out.
+    """
     table, columns = grid.rows(matrix), grid.columns(matrix)
-    parts = [
+    head = [
         "<!-- Written by `assay merge`; changes are lost. -->",
         "# Status matrix",
         f"{len(matrix.cells)} cells: {grid.totals(matrix.cells)}.",
         *(f"> **Warning:** {safe(warning)}" for warning in matrix.warnings),
         _status(table, columns, grid.machines(matrix)),
         _legend(matrix),
-        *_causes(matrix),
-        *_notes(matrix),
-        *_agreement(table, columns),
-        *_metrics(matrix, table, columns),
-        *_environment(matrix),
-        *_superseded(matrix),
     ]
+    sections = {
+        "causes": _causes(matrix),
+        "logs": _logs(matrix),
+        "notes on checkpoints": _notes(matrix),
+        "agreement": _agreement(table, columns),
+        "metrics": _metrics(matrix, table, columns),
+        "what did not settle": _unsettled(table, columns),
+        "environment": _environment(matrix),
+        "superseded results": _superseded(matrix),
+    }
+    left_out: list[str] = []
+    for name in DISPENSABLE:
+        if len(_page(head, sections, left_out).encode()) <= limit:
+            break
+        if sections.pop(name):
+            left_out.append(name)
+    return _page(head, sections, left_out)
+
+
+def _page(head: Sequence[str], sections: Mapping[str, Sequence[str]], left_out: Sequence[str]) -> str:
+    parts = [*head, *(part for section in sections.values() for part in section)]
+    if left_out:
+        parts.append(f"Left out, because this page would be too long: {', '.join(left_out)}. `matrix.json` has them.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -70,7 +97,7 @@ def _legend(matrix: Matrix) -> str:
 
 
 def _causes(matrix: Matrix) -> list[str]:
-    """Every cell that is not REAL, and the end of the log where there is one."""
+    """Every cell that is not REAL."""
     if not (causes := grid.causes(matrix)):
         return []
     lines = []
@@ -79,13 +106,17 @@ def _causes(matrix: Matrix) -> list[str]:
         sentence = safe(cause.reason).rstrip(".")
         where = safe(cause.where(matrix))
         lines.append(f"- {grid.GLYPHS[cause.status]} **{cause.status}** {where}. {sentence}.{looked_for}")
-    logs = [
+    return ["## Why cells are not REAL", "\n".join(lines)]
+
+
+def _logs(matrix: Matrix) -> list[str]:
+    """The end of every log that there is."""
+    return [
         f"<details><summary>{safe(grid.about(cell.family)[0])} on {safe(cell.backend)}: "
         f"end of the {safe(cell.failure.role)}'s log</summary>\n\n{_code(cell.failure.log)}\n\n</details>"
         for cell in matrix.cells
         if cell.failure and cell.failure.log.strip()
     ]
-    return ["## Why cells are not REAL", "\n".join(lines), *logs]
 
 
 def _notes(matrix: Matrix) -> list[str]:
@@ -147,6 +178,16 @@ def _metrics(matrix: Matrix, table: Sequence[Row], columns: Sequence[str]) -> li
         ),
         *parts,
     ]
+
+
+def _unsettled(table: Sequence[Row], columns: Sequence[str]) -> list[str]:
+    """Why figures with a ~ did not settle."""
+    lines = [
+        f"- {safe(row.label)} on {safe(name)}, {safe(series.replace('_', ' '))}: {reason}"
+        for row in table for name in columns for cell in row.cells.get(name, ())
+        for series, samples in cell.samples.items() if (reason := disturbance(samples))
+    ]  # fmt: skip
+    return ["### What did not settle", "\n".join(lines)] if lines else []
 
 
 def _metric_lines(row: Row, columns: Sequence[str]) -> Iterable[list[str]]:
