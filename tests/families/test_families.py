@@ -15,6 +15,7 @@ from assay import checkpoints, families
 from assay.checkpoints import Checkpoint
 from assay.errors import UsageError
 from assay.families.base import Family, Tensors, rate, settings, text, texture, waveform
+from assay.families.generation import GeneratingFamily
 from assay.families.sentence_embeddings import Pooling, SentenceEmbeddings
 from assay.schema import Metric, Workload
 
@@ -264,7 +265,7 @@ def test_what_is_no_text_has_no_transcript_and_one_without_a_tokenizer_is_refuse
         ("wav2vec2", {"batch": 2, "seconds": 2.0}, {"real_time_factor": 0.025}),
         ("xclip", {"batch": 2}, {"clips_per_second": 20, "frames_per_second": 160}),
         ("clap", {"batch": 2}, {"real_time_factor": 0.005, "clips_per_second": 20}),
-        ("sentence-embeddings", {"batch": 4}, {"vectors_per_second": 40, "dimension": 768}),
+        ("sentence-embeddings", {"batch": 4}, {"vectors_per_second": 40, "dimension": 768, "memory_per_vector": 3072}),
     ],
 )
 def test_metrics_at_published_dimensions(name: str, workload: dict[str, float], expected: dict[str, float]) -> None:
@@ -276,8 +277,23 @@ def test_metrics_at_published_dimensions(name: str, workload: dict[str, float], 
             assert metric.low is not None and metric.high is not None and metric.low < metric.value < metric.high
         elif key == "dimension":
             assert metric.better == "neither"
+        elif key == "memory_per_vector":
+            assert (metric.better, metric.unit) == ("lower", "B")
         else:
             assert metric.better == "higher"
+
+
+@pytest.mark.parametrize("name", families.ORDER)
+def test_the_documentation_defines_every_figure(name: str) -> None:
+    family = families.load(name)
+    found = family.metrics({}, Workload(name="w", batch=1, length=8, seconds=1.0), LATENCY)
+    if isinstance(family, GeneratingFamily):
+        found |= family.decoding_metrics({}, LATENCY, LATENCY, 2048)
+    page = (Path(__file__).parents[2] / "docs" / "measurement.md").read_text(encoding="utf-8")
+    table = page.partition("## What is measured")[2].partition("\n## ")[0]
+    for key, metric in found.items():
+        (row,) = [line for line in table.splitlines() if f"`{key}`" in line]
+        assert metric.unit in row and (metric.better in row or metric.better == "neither")
 
 
 def test_metrics_of_decoding() -> None:

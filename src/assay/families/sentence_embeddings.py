@@ -179,11 +179,12 @@ class SentenceEmbeddings(Family):
         return lambda: tokenizer(raw, truncation=True, return_tensors="np")
 
     def metrics(self, config: Config, workload: Workload, latency: Metric) -> dict[str, Metric]:
-        """Vectors per second and their dimension."""
+        """Vectors per second, their dimension, and what one of them takes in float32, as it is handed over."""
         dimension = settings(config, hidden_size=768)["hidden_size"]
         return {
             "vectors_per_second": rate(latency, workload.batch, "vectors/s"),
             "dimension": Metric(value=dimension, unit="dimensions", better="neither"),
+            "memory_per_vector": Metric(value=4 * dimension, unit="B"),
         }
 
 
