@@ -95,7 +95,7 @@ def test_no_command_imports_a_runtime_to_answer(run: Run, sessions: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), "which command? one of run, merge, expect, compare, export, show, explain, doctor, cache, schema"),
+        ((), "which command? one of run, merge, expect, compare, export, attest, verify, show, explain, doctor, cache"),
         (("rum",), "unknown command 'rum'; did you mean run?"),
         (("run",), "which backend? --backend takes one of cpu, cuda, openvino, onnxruntime"),
         (("run", "--bakend", "cpu"), "unknown option '--bakend'; did you mean --backend?"),

@@ -17,7 +17,7 @@ exit codes:
   1    run: some cell is anything else (--require-real: or UNAVAILABLE);
        merge: some file could not be read, the others are merged;
        both with --expect: some cell is not as expected, in a line each;
-       compare: something got worse;
+       compare: something got worse; verify: some attestation does not hold;
        run --replay: some verdict is another one than in the report, in a line each
   2    a mistake in what was asked for, in one line
   130  interrupted; what was finished is kept
@@ -61,6 +61,7 @@ def make_parser() -> tuple[Parser, dict[str, Command]]:
         "  assay expect --output expected.json              what failed is known: run --expect expected.json\n"
         "  assay compare baseline.json reports/matrix.json  what changed; exit 1 if something got worse\n"
         "  assay export github-benchmark                    the figures, as another program reads them\n"
+        "  assay attest --key key.pem                       who ran it vouches for it; assay verify checks\n"
         "  assay show --metric peak_memory --sort cpu       memory, the smallest on cpu first\n"
         "  assay show --json                                the matrix, for a program\n"
         "  assay explain t5 openvino                        how that status was concluded\n"
@@ -148,6 +149,21 @@ def _add_readers(command: Callable[..., Command]) -> None:
     export.add_argument("matrix", metavar="MATRIX", type=Path, nargs="?", default=REPORTS / "matrix.json",
                         help="default: reports/matrix.json")  # fmt: skip
     export.option("--output", metavar="DIR", type=Path, default=REPORTS, help="where to write (default: reports)")
+
+    attest = command(
+        "attest", "write in-toto attestations of a merged matrix: checkpoint, environment, evidence, verdict"
+    )
+    attest.add_argument("matrix", metavar="MATRIX", type=Path, nargs="?", default=REPORTS / "matrix.json",
+                        help="default: reports/matrix.json")  # fmt: skip
+    attest.option("--family", metavar="ID", action="append", default=[], help="these rows, comma-separated")
+    attest.option("--backend", metavar="B", action="append", default=[], help="these columns, comma-separated")
+    attest.option("--key", metavar="FILE", type=Path, help="a private key in PEM, which signs them")
+    attest.option("--output", metavar="DIR", type=Path, default=REPORTS, help="where to write (default: reports)")
+
+    verify = command("verify", "say whether attestations hold, their statuses concluded anew", EXIT_CODES)
+    verify.add_argument("bundle", metavar="FILE", type=Path, help="what `assay attest` wrote")
+    verify.option("--key", metavar="FILE", type=Path, help="the public key, in PEM, of who signed them")
+    verify.option("--json", action="store_true", help="print it as JSON")
 
     show = command("show", "print a merged matrix, its statuses concluded anew from its evidence")
     show.add_argument("matrix", metavar="MATRIX", type=Path, nargs="?", default=REPORTS / "matrix.json",

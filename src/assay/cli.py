@@ -243,6 +243,25 @@ def _export(arguments: argparse.Namespace) -> int:
     return OK
 
 
+def _attest(arguments: argparse.Namespace) -> int:
+    from assay.attestation import attest
+    from assay.report.selection import Selection
+
+    selection = Selection(_names(arguments.family), _names(arguments.backend))
+    path, said = attest(arguments.matrix, arguments.output, selection, arguments.key)
+    print(path)
+    print(f"assay: {said}", file=sys.stderr)
+    return OK
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from assay.verification import listing, to_json, verify
+
+    checked = verify(arguments.bundle, arguments.key)
+    print(to_json(checked) if arguments.json else listing(checked))
+    return OK if all(each.cell for each in checked) else BAD
+
+
 def _show(arguments: argparse.Namespace) -> int:
     from assay.merge import read_matrix
     from assay.report.selection import LATENCY, Selection
@@ -329,6 +348,6 @@ def _schema(arguments: argparse.Namespace) -> int:
 
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
-    "run": _run, "merge": _merge, "expect": _expect, "compare": _compare, "export": _export, "show": _show,
-    "explain": _explain, "doctor": _doctor, "cache": _cache, "schema": _schema,
+    "run": _run, "merge": _merge, "expect": _expect, "compare": _compare, "export": _export, "attest": _attest,
+    "verify": _verify, "show": _show, "explain": _explain, "doctor": _doctor, "cache": _cache, "schema": _schema,
 }  # fmt: skip

@@ -108,7 +108,11 @@ def load(path: Path, model: type[_T]) -> _T:
     Raises:
         Unreadable: it cannot be read, is foreign, newer, or of another kind.
     """
-    data = _json(path)
+    return parse(_json(path), model)
+
+
+def parse(data: Any, model: type[_T]) -> _T:
+    """The record in parsed JSON; raises as `load` does."""
     _recognise(data, model)
     try:
         return model.model_validate(data)
