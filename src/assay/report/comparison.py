@@ -23,9 +23,8 @@ HEAD = ("", "cell", "figure", "base", "new", "ratio", "p")
 
 def to_json(found: Comparison) -> str:
     """All of it, figures without a change included."""
-    return json.dumps(
-        {"regressions": found.regressions, "improvements": found.improvements, **asdict(found)}, indent=1, default=dict
-    )
+    counts = {"regressions": found.regressions, "improvements": found.improvements}
+    return json.dumps({**counts, **asdict(found), "notes": found.notes}, indent=1, default=dict)
 
 
 def print_comparison(found: Comparison, file: TextIO | None = None, *, width: int | None = None) -> None:

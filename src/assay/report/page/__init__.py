@@ -17,6 +17,7 @@ from pathlib import PurePosixPath
 from assay.report import grid
 from assay.report.page import data, table
 from assay.schema import Matrix
+from assay.status import Conclusions
 
 VENDORED = ("d3-array", "d3-color", "d3-format", "d3-interpolate", "d3-scale")
 """In this order: each needs those before it."""
@@ -28,7 +29,7 @@ AT_FIRST = 200
 
 def render(matrix: Matrix) -> str:
     """The whole page: the same for the same matrix."""
-    rows, statuses = table.grouped(grid.rows(matrix)), data.Statuses(matrix)
+    rows, statuses = table.grouped(grid.rows(matrix)), Conclusions()
     lines = table.row_lines(matrix, rows, statuses)
     index, evidence = data.pack(matrix, rows, statuses, lines[AT_FIRST:])
     own = _joined(f"{name}.js" for name in SCRIPTS)

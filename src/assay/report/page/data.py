@@ -16,7 +16,7 @@ from assay.evidence import LAYERS
 from assay.report import explain, grid, units
 from assay.report.grid import Row
 from assay.schema import Diagnosis, Evidence, Layer, Matrix, MatrixCell, Metric, Record, Status
-from assay.status import REQUIRED, conclude
+from assay.status import REQUIRED, Conclusions
 
 BASELINE = "cpu"
 """The column that speed-ups are against."""
@@ -61,7 +61,7 @@ def _address(cell: MatrixCell) -> str:
     return "/".join(quote(part, safe="") for part in parts)
 
 
-def baseline(cell: MatrixCell, row: Row, statuses: Statuses) -> MatrixCell | None:
+def baseline(cell: MatrixCell, row: Row, statuses: Conclusions) -> MatrixCell | None:
     """The cell of the CPU column that this one may be compared with: only like with like.
 
     Both are REAL, of the same checkpoint, precision (those are the row's) and workloads, and ran on one machine with
@@ -92,21 +92,6 @@ def speed_up(cell: MatrixCell, other: MatrixCell) -> str:
 def times(ratio: float) -> str:
     """Two digits: 12×, 8.9×, 0.46×."""
     return f"{ratio:.{0 if ratio >= 9.95 else 1 if ratio >= 0.995 else 2}f}×"
-
-
-class Statuses:
-    """What each cell of a matrix was concluded to be, concluded once."""
-
-    def __init__(self, matrix: Matrix) -> None:
-        self._found = {id(cell): conclude(cell) for cell in matrix.cells}
-
-    def of(self, cell: MatrixCell) -> tuple[Status, str]:
-        """Status and reason."""
-        return self._found[id(cell)]
-
-    def real(self, cell: MatrixCell) -> bool:
-        """Whether it is REAL."""
-        return self.of(cell)[0] is Status.REAL
 
 
 class Table:
@@ -236,7 +221,7 @@ def dots(samples: Sequence[float]) -> list[float | int | None]:
 
 
 def pack(
-    matrix: Matrix, rows: Sequence[Row], statuses: Statuses, waiting: Sequence[str]
+    matrix: Matrix, rows: Sequence[Row], statuses: Conclusions, waiting: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the page filters and searches by, and what its cells open to, which may take a moment longer.
 

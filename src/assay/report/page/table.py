@@ -8,15 +8,16 @@ from html import escape
 
 from assay.report import grid, units
 from assay.report.grid import Row
-from assay.report.page.data import BASELINE, Statuses, baseline, speed_up
+from assay.report.page.data import BASELINE, baseline, speed_up
 from assay.report.terminal import headline
 from assay.schema import Matrix, MatrixCell, Status
+from assay.status import Conclusions
 
 MANY = 50
 """Of causes and sessions no more are listed."""
 
 
-def body(matrix: Matrix, rows: Sequence[Row], statuses: Statuses, lines: Sequence[str]) -> str:
+def body(matrix: Matrix, rows: Sequence[Row], statuses: Conclusions, lines: Sequence[str]) -> str:
     """Everything between the page's head and its data.
 
     Args:
@@ -31,14 +32,14 @@ def body(matrix: Matrix, rows: Sequence[Row], statuses: Statuses, lines: Sequenc
         *(f'<p class="warning"><b>Warning</b> {_text(warning)}</p>' for warning in matrix.warnings),
         *_matrix(rows, columns, lines),
         '<section id="figures" hidden></section>',
-        *_causes(matrix),
+        *_causes(matrix, statuses),
         *_legend({statuses.of(cell)[0] for cell in matrix.cells}),
         *_environment(matrix),
         "</main>",
     ])  # fmt: skip
 
 
-def _head(matrix: Matrix, statuses: Statuses) -> Iterator[str]:
+def _head(matrix: Matrix, statuses: Conclusions) -> Iterator[str]:
     counts = Counter(statuses.of(cell)[0] for cell in matrix.cells)
     yield '<header><div class="title"><h1>Status matrix</h1>'
     yield '<button type="button" id="theme" class="plain" hidden>Theme</button></div>'
@@ -116,7 +117,7 @@ def grouped(rows: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: groups.index((row.size, row.precision)))
 
 
-def row_lines(matrix: Matrix, rows: Sequence[Row], statuses: Statuses) -> list[str]:
+def row_lines(matrix: Matrix, rows: Sequence[Row], statuses: Conclusions) -> list[str]:
     """The HTML of every row."""
     columns, places = grid.columns(matrix), Places(matrix, statuses)
     return [_row(row, columns, places) for row in rows]
@@ -131,7 +132,7 @@ def _row(row: Row, columns: Sequence[str], places: Places) -> str:
 class Places:
     """Writes what stands in a place of the matrix. There are many, so little is written: the script adds the links."""
 
-    def __init__(self, matrix: Matrix, statuses: Statuses) -> None:
+    def __init__(self, matrix: Matrix, statuses: Conclusions) -> None:
         self._statuses, self._machines = statuses, grid.machines(matrix)
         self._numbers = {id(cell): index for index, cell in enumerate(matrix.cells)}
 
@@ -157,8 +158,8 @@ class Places:
         return f" <span>{'' if latency.stable else '~'}{units.quantity(latency)}</span>{faster}{rate}"
 
 
-def _causes(matrix: Matrix) -> Iterator[str]:
-    causes = grid.causes(matrix)
+def _causes(matrix: Matrix, statuses: Conclusions) -> Iterator[str]:
+    causes = grid.causes(matrix, statuses)
     if not causes:
         return
     yield '<section id="causes"><h2>Why cells are not REAL</h2><ul class="causes">'
