@@ -69,7 +69,8 @@ def _unjudged(cell: Cell) -> list[str]:
             open_questions.append(f"{layer}: no evidence was recorded")
             continue
         needed = (name for name in LAYERS[layer] if decodes or name not in DECODING)
-        missing = [name for name in needed if evidence.check(name) is None]
+        recorded = {check.name for check in evidence.checks}
+        missing = [name for name in needed if name not in recorded]
         if evidence.verdict is not Verdict.PASSED:
             open_questions.append(f"{layer} not judged: {evidence.text}")
         elif missing:
