@@ -19,6 +19,7 @@ from assay.report.page.difference import GLYPHS
 from assay.schema import Cell, Layer, Matrix, Metric, SessionReport
 from tests import strategies as make
 from tests.report.conftest import PHONE, PICTURES, Open
+from tests.report.many_cells import later, many
 from tests.report.test_page import Elements, packed
 
 NAMES = families.names()
@@ -221,6 +222,20 @@ def test_the_views_show_only_what_changed_too(show: Open) -> None:
     assert shown(tab) == ["WHISPER", "CLAP"]
     assert "WAV2VEC2" not in tab.locator("#figures").inner_text()
     expect(tab.locator("#against")).to_be_hidden()
+
+
+def test_of_very_many_cells_those_that_changed_are_found_in_rows_that_wait(show: Open) -> None:
+    base = many(1_200)
+    tab = show(later(base), baseline=page.Baseline("base.json", Side(base, None)))
+    assert tab.locator("tr.row").count() == 200
+    tab.get_by_role("checkbox", name="Only what changed").click()
+    expect(tab.locator("tr.row em.regression").last).to_be_visible()
+    left = tab.locator("tr.row").count()
+    assert 0 < left < 200 and tab.locator("tr.row:has(em.regression)").count() == left
+    assert any(
+        int(name.split()[-2].removeprefix("model-")) >= 200
+        for name in tab.locator("tr.row > th small").all_inner_texts()
+    )
 
 
 def findings(tab: Page) -> list[list[str]]:
