@@ -5,7 +5,7 @@ Commands:
     nox -s cuda                       one backend, merged with the reports that are already there
     nox -s openvino -- --family bert  everything after -- goes to `assay run`
     nox -R                            the same again in the environments as they are
-    nox -s compare -- base.json       what changed since then: reports/COMPARISON.md
+    nox -s compare -- base.json       what changed since then: reports/COMPARISON.md, and marks in index.html
     nox -s tests -- -k merge          everything after -- goes to pytest
 """
 
@@ -71,8 +71,13 @@ def matrix(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def compare(session: nox.Session) -> None:
-    """Compare the matrix with a baseline, `-- BASE`: reports/COMPARISON.md; fails if something got worse."""
+    """Compare with a baseline, `-- BASE`: COMPARISON.md, and marks in index.html; fails if something got worse."""
     install(session, "-e", ".", "-c", EVERYTHING)
+    reports = ROOT / "reports" / "sessions"
+    if session.posargs and reports.is_dir():
+        # Exit 1 is a report that cannot be read, which the session `matrix` has said.
+        merge = ("assay", "merge", reports, "--output", "reports", "--baseline", session.posargs[0])
+        session.run(*merge, success_codes=[0, 1], silent=True)
     with (ROOT / "reports" / "COMPARISON.md").open("w", encoding="utf-8") as page:
         session.run(
             "assay", "compare", *session.posargs, "reports/matrix.json", "--markdown", stdout=page, stderr=sys.stderr

@@ -16,7 +16,9 @@ from assay import families
 from assay.cli import main
 from assay.compare import Comparison, Side, compare
 from assay.merge import merge
-from assay.schema import Cell, Check, Layer, Matrix, Metric, SessionReport, Status
+from assay.pairing import pairs
+from assay.schema import Cell, Check, Layer, Matrix, MatrixCell, Metric, SessionReport, Status
+from assay.status import Conclusions, conclude
 from tests import strategies as make
 
 REAL = make.evidence()
@@ -106,6 +108,51 @@ def test_a_users_checkpoints_are_not_mixed_up_and_a_test_model_may_change() -> N
     comparison = between([make.cell()], [make.cell(checkpoint=make.checkpoint("made otherwise"))])
     assert comparison.statuses == [] and not comparison.metrics
     assert comparison.notes == ["figures not compared, other weights: bert on cpu, tiny, f32"]
+
+
+def likely(old: MatrixCell, new: Sequence[MatrixCell]) -> MatrixCell | None:
+    """What stands in a cell's place, looked for among all cells."""
+
+    def alike(one: MatrixCell, other: MatrixCell) -> list[bool]:
+        machines = [cell.session.machine.name if cell.session else "" for cell in (one, other)]
+        return [one.checkpoint == other.checkpoint, one.device == other.device, one.workloads == other.workloads,
+                machines[0] == machines[1]]  # fmt: skip
+
+    def may(other: MatrixCell) -> bool:
+        place, its = ((each.family, each.backend, each.size, each.precision) for each in (old, other))
+        if place != its or None in (old.checkpoint, other.checkpoint):
+            return place == its
+        assert old.checkpoint and other.checkpoint
+        both_local = old.checkpoint.source == other.checkpoint.source == "local"
+        return both_local or old.checkpoint.sha256 == other.checkpoint.sha256
+
+    return max(filter(may, new), key=lambda other: alike(old, other), default=None)
+
+
+@settings(max_examples=60)
+@given(st.lists(make.reports(), max_size=5), st.lists(make.reports(), max_size=5))
+def test_looking_under_the_hash_finds_what_looking_everywhere_does(
+    before: list[SessionReport], after: list[SessionReport]
+) -> None:
+    old, new = (make.matrix(*reports).cells for reports in (before, after))
+    assert [pair.old for pair in pairs(old, new)] == list(old)
+    for pair in pairs(old, new):
+        assert pair.new is likely(pair.old, new)
+
+
+def test_a_cell_is_concluded_once_and_by_its_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def counted(cell: Cell) -> tuple[Status, str]:
+        asked.append(id(cell))
+        return conclude(cell)
+
+    before, after, statuses = make.full_matrix(), make.full_matrix(), Conclusions()
+    with monkeypatch.context() as patch:
+        patch.setattr("assay.status.conclude", counted)
+        compare(Side(before, None), Side(after, None), statuses=statuses)
+    assert len(asked) == len(set(asked)) > 0
+    assert all(statuses.of(cell) == (cell.status, cell.reason) for cell in (*before.cells, *after.cells))
 
 
 @settings(max_examples=30)

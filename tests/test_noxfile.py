@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from assay import backends
+from tests import strategies as make
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "envs").glob("*.txt"))
@@ -55,6 +58,28 @@ def test_default_sessions_are_the_backends_and_then_the_matrix() -> None:
 
 def test_the_other_sessions_are_there_when_asked_for() -> None:
     assert set(sessions("-s", "tests", "lint", "lock", "trial")) == {"tests", "lint", "lock", "trial"}
+
+
+@pytest.mark.parametrize("unreadable", [False, True])
+def test_a_comparison_is_in_the_page_too(tmp_path: Path, unreadable: bool) -> None:
+    """The session is run without its installation, in a folder of its own, whether a report can be read or not."""
+    shutil.copy(ROOT / "noxfile.py", tmp_path)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    shutil.copytree(ROOT / "envs", tmp_path / "envs")
+    folder = tmp_path / "reports" / "sessions"
+    folder.mkdir(parents=True)
+    (folder / "new.json").write_text(make.report(make.cell()).model_dump_json(), encoding="utf-8")
+    if unreadable:
+        (folder / "broken.json").write_text("{", encoding="utf-8")
+    base = tmp_path / "baseline" / "matrix.json"
+    base.parent.mkdir()
+    base.write_text(make.matrix(make.report(make.failed())).model_dump_json(), encoding="utf-8")
+    command = [sys.executable, "-m", "nox", "--no-venv", "--no-install", "-s", "compare", "--", "baseline/matrix.json"]
+    environ = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    assert subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True).returncode == 0
+    assert "1 improvement" in (tmp_path / "reports" / "COMPARISON.md").read_text(encoding="utf-8")
+    page = (tmp_path / "reports" / "index.html").read_text(encoding="utf-8")
+    assert "Against <b>matrix.json</b>" in page and "1 improvement" in page
 
 
 def test_every_session_is_explained_in_a_line() -> None:

@@ -110,6 +110,8 @@ def make_parser() -> tuple[Parser, dict[str, Command]]:
                        help="reports, and folders of them (default: reports/sessions)")  # fmt: skip
     merge.option("--output", metavar="DIR", type=Path, default=REPORTS, help="where to write (default: reports)")
     merge.option("--expect", metavar="FILE", type=Path, help="exit 1 if some cell is neither REAL nor a known failure")
+    merge.option("--baseline", metavar="FILE", type=Path,
+                 help="a matrix, or reports of it: index.html marks what changed since")  # fmt: skip
     merge.option("--json", action="store_true", help="print the matrix as JSON")
 
     expect = command("expect", "list the cells that are not REAL, for --expect")

@@ -168,7 +168,7 @@ def _writable(folder: Path) -> None:
 
 
 def _merge(arguments: argparse.Namespace) -> int:
-    from assay import backends, expect, export, families
+    from assay import backends, compare, expect, export, families
     from assay import merge as merging
     from assay.files import write_atomically
     from assay.report import markdown, page
@@ -177,6 +177,8 @@ def _merge(arguments: argparse.Namespace) -> int:
         missing = ", ".join(map(str, arguments.paths))
         raise UsageError(f"{missing}: no such file or folder; `assay run --backend cpu` writes reports/sessions")
     known = expect.read(arguments.expect) if arguments.expect else ()
+    base = arguments.baseline
+    baseline = page.Baseline(base.name, compare.read(base)) if base else None
     reports, problems = merging.read(arguments.paths)
     for problem in problems:
         print(f"assay: skipped {problem}", file=sys.stderr)
@@ -188,7 +190,7 @@ def _merge(arguments: argparse.Namespace) -> int:
     _writable(arguments.output)
     write_atomically(arguments.output / "matrix.json", matrix.model_dump_json(indent=1) + "\n")
     write_atomically(arguments.output / "STATUS.md", markdown.render(matrix))
-    write_atomically(arguments.output / "index.html", page.render(matrix))
+    write_atomically(arguments.output / "index.html", page.render(matrix, baseline))
     export.write("junit", matrix, arguments.output)
     _print(matrix, as_json=arguments.json)
     surprises = expect.surprises([cell for cell in matrix.cells if cell.session], known) if arguments.expect else ()

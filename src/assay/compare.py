@@ -17,9 +17,11 @@ from assay import merge as merging
 from assay.errors import UsageError
 from assay.files import write_atomically
 from assay.measure.significance import holm, p_value, spread
+from assay.pairing import Pair, by_weights, pairs, unmet, weights
 from assay.report import grid
 from assay.report.names import names
 from assay.schema import Matrix, MatrixCell, Metric, Status
+from assay.status import Conclusions
 
 THRESHOLD = 0.05
 """The least relative change of a figure that anybody should hear of."""
@@ -81,14 +83,27 @@ class MetricChange:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What changed; `notes` say what was not compared, and why; `common` is what a kind of figure changed by in all."""
+    """What changed.
+
+    Attributes:
+        common: what a kind of figure changed by in all.
+        apart: why figures were not compared, and of which cells.
+        fresh: the cells that only the new side has.
+    """
 
     cells: int
     statuses: list[StatusChange] = field(default_factory=list)
     errors: list[ErrorChange] = field(default_factory=list)
     metrics: list[MetricChange] = field(default_factory=list)
     common: dict[str, float] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    apart: dict[str, list[str]] = field(default_factory=dict)
+    fresh: list[str] = field(default_factory=list)
+
+    @property
+    def notes(self) -> list[str]:
+        """What was not compared, and why."""
+        found = [f"figures not compared, {why}: {', '.join(cells)}" for why, cells in self.apart.items()]
+        return found + ([f"only in the new one: {', '.join(self.fresh)}"] if self.fresh else [])
 
     @property
     def regressions(self) -> int:
@@ -162,35 +177,38 @@ def update(path: Path, base: Side, new: Side) -> None:
     write_atomically(path, new.matrix.model_dump_json(indent=1) + "\n")
 
 
-def compare(base: Side, new: Side, threshold: float = THRESHOLD) -> Comparison:
-    """What changed from one side to the other."""
-    named = dict(zip(map(id, base.matrix.cells), names(base.matrix.cells, device=False), strict=True))
-    there = _by_place(new.matrix.cells)
-    pairs = [
-        (named[id(old)], old, _partner(old, there[_place(old)]))
-        for old in base.matrix.cells
-        if new.asked is None or (old.backend, old.family) in new.asked
-    ]
-    met = {id(other) for _, _, other in pairs if other}
-    pairs = [(name, old, other) for name, old, other in pairs if old.session or (other and other.session)]
-    found = Comparison(cells=len(pairs))
-    older, newer = _by_place(base.matrix.superseded), _by_place(new.matrix.superseded)
+def compare(
+    base: Side, new: Side, threshold: float = THRESHOLD, *, paired: Sequence[Pair] | None = None,
+    statuses: Conclusions | None = None,
+) -> Comparison:  # fmt: skip
+    """What changed from one side to the other.
+
+    Args:
+        paired: the `pairs` of the two, where the caller has them already.
+        statuses: what the caller has concluded of cells already.
+    """
+    statuses = statuses or Conclusions()
+    paired = [
+        pair for pair in (pairs(base.matrix.cells, new.matrix.cells) if paired is None else paired)
+        if new.asked is None or (pair.old.backend, pair.old.family) in new.asked
+    ]  # fmt: skip
+    run = [pair for pair in paired if pair.run]
+    found = Comparison(cells=len(run), fresh=names(unmet(paired, new.matrix.cells), device=False))
+    older, newer = by_weights(base.matrix.superseded), by_weights(new.matrix.superseded)
     figures: list[_Figure] = []
-    apart: defaultdict[str, list[str]] = defaultdict(list)
-    for name, old, other in pairs:
-        found.statuses.extend(_status_change(name, old, other))
-        if other and old.status is other.status is Status.REAL:
+    for pair in run:
+        name, old, other = pair.name, pair.old, pair.new
+        found.statuses.extend(_status_change(pair, statuses))
+        if other and statuses.real(old) and statuses.real(other):
             found.errors.extend(_error_change(name, old, other))
             if why := incomparable(old, other):
-                apart[why].append(name)
+                found.apart.setdefault(why, []).append(name)
             else:
-                figures += _figures(name, _runs(old, older[_place(old)]), _runs(other, newer[_place(other)]))
+                sides = (_runs(each, again[weights(each)], statuses) for each, again in ((old, older), (other, newer)))
+                figures += _figures(name, *sides)
     changes, common = _metric_changes(figures, threshold)
     found.metrics.extend(changes)
     found.common.update(common)
-    found.notes.extend(f"figures not compared, {why}: {', '.join(cells)}" for why, cells in apart.items())
-    if fresh := [cell for cell in new.matrix.cells if cell.session and id(cell) not in met]:
-        found.notes.append(f"only in the new one: {', '.join(names(fresh, device=False))}")
     return found
 
 
@@ -210,44 +228,14 @@ def incomparable(old: MatrixCell, new: MatrixCell) -> str:
     return next((why for why, (one, other) in facts.items() if one != other), "")
 
 
-def _place(cell: MatrixCell) -> tuple[str, ...]:
-    return cell.family, cell.backend, cell.size, cell.precision
-
-
-def _by_place(cells: Iterable[MatrixCell]) -> defaultdict[tuple[str, ...], list[MatrixCell]]:
-    found: defaultdict[tuple[str, ...], list[MatrixCell]] = defaultdict(list)
-    for cell in cells:
-        found[_place(cell)].append(cell)
-    return found
-
-
-def _partner(cell: MatrixCell, others: Iterable[MatrixCell]) -> MatrixCell | None:
-    """The cell of the other side that stands in the same place: the most alike of those that may."""
-    able = [other for other in others if _same_model(cell, other)]
-    return max(able, key=lambda other: _likeness(cell, other), default=None)
-
-
-def _same_model(one: MatrixCell, other: MatrixCell) -> bool:
-    """A user's checkpoint is itself alone; a test model is its family's, whatever bytes this version makes of it."""
-    known = [cell.checkpoint for cell in (one, other) if cell.checkpoint]
-    return len({each.sha256 for each in known}) <= 1 or all(each.source == "local" for each in known)
-
-
-def _likeness(one: MatrixCell, other: MatrixCell) -> tuple[bool, ...]:
-    machines = [cell.session.machine.name if cell.session else "" for cell in (one, other)]
-    return (
-        one.checkpoint == other.checkpoint, one.device == other.device, one.workloads == other.workloads,
-        machines[0] == machines[1],
-    )  # fmt: skip
-
-
-def _status_change(name: str, old: MatrixCell, new: MatrixCell | None) -> Iterable[StatusChange]:
-    status, reason = (new.status, new.reason) if new else (Status.PENDING, "is not there any more")
-    if old.status is not status:
+def _status_change(pair: Pair, statuses: Conclusions) -> Iterable[StatusChange]:
+    before, _ = statuses.of(pair.old)
+    status, reason = statuses.of(pair.new) if pair.new else (Status.PENDING, "is not there any more")
+    if before is not status:
         verdict: Verdict = "change"
-        if Status.REAL in (old.status, status):
-            verdict = "regression" if old.status is Status.REAL else "improvement"
-        yield StatusChange(name, old.status, status, verdict, "" if status is Status.REAL else reason)
+        if Status.REAL in (before, status):
+            verdict = "regression" if before is Status.REAL else "improvement"
+        yield StatusChange(pair.name, before, status, verdict, "" if status is Status.REAL else reason)
 
 
 def _error_change(name: str, old: MatrixCell, new: MatrixCell) -> Iterable[ErrorChange]:
@@ -261,11 +249,12 @@ def _share(cell: MatrixCell) -> float | None:
     return check.value / check.bound if check and check.value is not None and check.bound else None
 
 
-def _runs(cell: MatrixCell, superseded: Iterable[MatrixCell]) -> list[MatrixCell]:
+def _runs(cell: MatrixCell, superseded: Iterable[MatrixCell], statuses: Conclusions) -> list[MatrixCell]:
     """The cell, and what it superseded on an equal machine with equal software: the same thing measured again."""
     return [cell] + [
         other for other in superseded
-        if other.status is cell.status and not incomparable(cell, other) and cell.session and other.session
+        if statuses.of(other)[0] is statuses.of(cell)[0] and not incomparable(cell, other)
+        and cell.session and other.session
         and (cell.session.environment.assay, cell.session.environment.packages)
         == (other.session.environment.assay, other.session.environment.packages)
     ]  # fmt: skip

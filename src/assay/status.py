@@ -31,6 +31,25 @@ def conclude(cell: Cell) -> tuple[Status, str]:
     return Status.REAL, "agreement, weights, placement and timing passed"
 
 
+class Conclusions:
+    """Concludes each cell once, however often it is asked for: of ten thousand cells every time counts."""
+
+    def __init__(self) -> None:
+        # The cell is kept beside its status: its address in memory must not become another's.
+        self._found: dict[int, tuple[Cell, tuple[Status, str]]] = {}
+
+    def of(self, cell: Cell) -> tuple[Status, str]:
+        """Status and reason."""
+        known = self._found.get(id(cell))
+        if known is None:
+            known = self._found[id(cell)] = cell, conclude(cell)
+        return known[1]
+
+    def real(self, cell: Cell) -> bool:
+        """Whether it is REAL."""
+        return self.of(cell)[0] is Status.REAL
+
+
 def _failed_checks(cell: Cell) -> list[tuple[Status, str]]:
     return [
         (LAYERS[evidence.layer].get(check.name, Status.UNPROVEN), check.text)
@@ -50,7 +69,8 @@ def _unjudged(cell: Cell) -> list[str]:
             open_questions.append(f"{layer}: no evidence was recorded")
             continue
         needed = (name for name in LAYERS[layer] if decodes or name not in DECODING)
-        missing = [name for name in needed if evidence.check(name) is None]
+        recorded = {check.name for check in evidence.checks}
+        missing = [name for name in needed if name not in recorded]
         if evidence.verdict is not Verdict.PASSED:
             open_questions.append(f"{layer} not judged: {evidence.text}")
         elif missing:

@@ -21,7 +21,7 @@ FOUND = Comparison(
         MetricChange("clap on cpu, tiny, f32", "peak_memory", "B", False, 2**20, 2**20 + 1, (1, 1), 1.0, 1.0, None),
     ],
     common={"sampled times": 1.2},
-    notes=["figures not compared, other processor: whisper on cpu, tiny, f32"],
+    apart={"other processor": ["whisper on cpu, tiny, f32"]},
 )  # fmt: skip
 
 

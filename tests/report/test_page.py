@@ -5,11 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import re
-import shutil
 import zlib
-from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,24 +15,18 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from hypothesis import given
 from hypothesis import strategies as st
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from assay.evidence import LAYERS
 from assay.report import grid, page, units
 from assay.report.page import data
-from assay.schema import Check, Evidence, Layer, Matrix, Metric, Status, Workload
+from assay.schema import Check, Evidence, Layer, Metric, Status, Workload
 from tests import strategies as make
+from tests.report.conftest import PHONE, PICTURES, Open
 from tests.report.many_cells import many
 from tests.test_noxfile import ROOT
 
 VENDOR = ROOT / "src" / "assay" / "report" / "page" / "vendor"
-PICTURES = ROOT / "reports" / "screenshots"
-CHROMIUM = os.environ.get("CHROMIUM") or next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-
-Open = Callable[..., Page]
-
 
 # Without a browser
 
@@ -169,42 +160,6 @@ def test_ten_thousand_cells_take_less_than_five_megabytes() -> None:
 
 
 # In a browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium here: `apt-get install chromium`, or CHROMIUM=/path")
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield running
-        running.close()
-
-
-@pytest.fixture
-def show(browser: Browser, tmp_path: Path) -> Iterator[Open]:
-    """Opens a page; afterwards there must have been no error, and no request but for the file."""
-    said: list[str] = []
-    asked: set[str] = set()
-    path = tmp_path / "index.html"
-
-    def open_page(matrix: Matrix, address: str = "", *, script: bool = True, **options: Any) -> Page:
-        path.write_text(page.render(matrix), encoding="utf-8")
-        tab = browser.new_context(java_script_enabled=script, **options).new_page()
-        tab.set_default_timeout(10_000)
-        tab.on("console", lambda message: said.append(message.text))
-        tab.on("pageerror", lambda error: said.append(str(error)))
-        tab.on("request", lambda request: asked.add(request.url.partition("#")[0]))
-        tab.goto(path.as_uri() + address)
-        if script:
-            tab.wait_for_selector("html[data-complete]", state="attached")
-        return tab
-
-    yield open_page
-    for context in browser.contexts:
-        context.close()
-    assert said == []
-    assert asked <= {path.as_uri(), "data:,"}
 
 
 def rows(tab: Page) -> list[str]:
@@ -403,9 +358,6 @@ def test_paper_gets_the_matrix_without_its_controls(show: Open) -> None:
     tab.emulate_media(media="print")
     expect(tab.locator("table.matrix")).to_be_hidden()
     expect(tab.locator("dialog h2")).to_be_visible()
-
-
-PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -23,9 +23,8 @@ HEAD = ("", "cell", "figure", "base", "new", "ratio", "p")
 
 def to_json(found: Comparison) -> str:
     """All of it, figures without a change included."""
-    return json.dumps(
-        {"regressions": found.regressions, "improvements": found.improvements, **asdict(found)}, indent=1, default=dict
-    )
+    counts = {"regressions": found.regressions, "improvements": found.improvements}
+    return json.dumps({**counts, **asdict(found), "notes": found.notes}, indent=1, default=dict)
 
 
 def print_comparison(found: Comparison, file: TextIO | None = None, *, width: int | None = None) -> None:
@@ -35,10 +34,10 @@ def print_comparison(found: Comparison, file: TextIO | None = None, *, width: in
     for each in found.statuses:
         line = f"{GLYPHS[each.verdict]} {each.verdict}: {_status(each.cell, each.base, each.new, each.reason)}"
         console.print(Text(line, style=STYLES[each.verdict]))
-    changed = _changed(found)
-    if changed:
+    figures = changed(found.metrics)
+    if figures:
         table = Table(*HEAD, box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-        for metric in changed:
+        for metric in figures:
             table.add_row(*_line(metric), style=STYLES[metric.verdict or "change"])
         console.print(table)
     for note in _notes(found):
@@ -53,8 +52,8 @@ def to_markdown(found: Comparison) -> str:
             f"- {GLYPHS[each.verdict]} **{each.verdict}** "
             + safe(_status(each.cell, each.base, each.new, each.reason)) for each in found.statuses
         ))  # fmt: skip
-    if changed := _changed(found):
-        lines = [[safe(part) for part in _line(each)] for each in changed]
+    if figures := changed(found.metrics):
+        lines = [[safe(part) for part in _line(each)] for each in figures]
         parts.append(as_table(HEAD, lines))
     parts += [safe(note) for note in _notes(found)]
     return "\n\n".join(parts) + "\n"
@@ -70,10 +69,11 @@ def summary(found: Comparison) -> str:
     return f"{', '.join(counts) or 'No regression'} in {found.cells} cells and {len(found.metrics)} figures"
 
 
-def _changed(found: Comparison) -> list[MetricChange]:
+def changed(figures: Sequence[MetricChange]) -> list[MetricChange]:
+    """Those that count, what is worse and what is surer first."""
     order = ("regression", "improvement", "change")
-    changed = [each for each in found.metrics if each.verdict]
-    return sorted(changed, key=lambda each: (order.index(each.verdict or "change"), each.p))
+    counted = [each for each in figures if each.verdict]
+    return sorted(counted, key=lambda each: (order.index(each.verdict or "change"), each.p))
 
 
 def _status(cell: str, base: str, new: str, reason: str) -> str:
@@ -95,9 +95,14 @@ def _notes(found: Comparison) -> Iterator[str]:
     for each in found.errors:
         shares = f"{units.number(each.base)} → {units.number(each.new)}"
         yield units.plain(f"{each.cell}: agreement error, in shares of its bound: {shares}")
+    yield from common_notes(found)
+    yield from map(units.plain, found.notes)
+
+
+def common_notes(found: Comparison) -> Iterator[str]:
+    """What all figures of a kind did."""
     for kind, ratio in found.common.items():
         yield (
             f"Half of all {units.plain(kind)} changed by ×{ratio:.2f} or more: machine, or something that all share. "
             "Several runs of each side, taken alternately, tell."
         )
-    yield from map(units.plain, found.notes)

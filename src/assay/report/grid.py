@@ -11,6 +11,7 @@ from assay import families
 from assay.errors import UsageError
 from assay.report import units
 from assay.schema import OWN, Cell, Check, CheckpointRef, Layer, Matrix, MatrixCell, Precision, SessionRef, Status
+from assay.status import Conclusions
 
 GLYPHS: Mapping[Status, str] = {
     Status.REAL: "✔",
@@ -217,17 +218,20 @@ def _by_column(cells: Iterable[MatrixCell]) -> dict[tuple[str, str, Precision], 
     return grouped
 
 
-def _reason(cell: Cell) -> str:
-    return f"{cell.reason}; {cell.diagnosis.text}" if cell.diagnosis else cell.reason
+def causes(matrix: Matrix, statuses: Conclusions | None = None) -> list[Cause]:
+    """Every cell that is not REAL, those with the same cause together; the gravest statuses first.
 
-
-def causes(matrix: Matrix) -> list[Cause]:
-    """Every cell that is not REAL, those with the same cause together; the gravest statuses first."""
+    Args:
+        statuses: what the caller has concluded of cells already.
+    """
     found: dict[Cause, Cause] = {}
+    statuses = statuses or Conclusions()
     for cell in matrix.cells:
-        if cell.status is not Status.REAL:
+        status, reason = statuses.of(cell)
+        if status is not Status.REAL:
             looked_for = cell.unavailable.looked_for if cell.unavailable else ()
-            cause = Cause(cell.status, units.plain(_reason(cell)), tuple(map(units.plain, looked_for)), [])
+            reason = f"{reason}; {cell.diagnosis.text}" if cell.diagnosis else reason
+            cause = Cause(status, units.plain(reason), tuple(map(units.plain, looked_for)), [])
             found.setdefault(cause, cause).cells.append(cell)
     order = (Status.MOCK, Status.FALLBACK, Status.INACCURATE, Status.FAILED, Status.UNPROVEN)
     rank = {status: index for index, status in enumerate((*order, Status.UNAVAILABLE, Status.PENDING))}

@@ -16,29 +16,40 @@ from pathlib import PurePosixPath
 
 from assay.report import grid
 from assay.report.page import data, table
+from assay.report.page.difference import Baseline as Baseline
+from assay.report.page.difference import Difference
 from assay.schema import Matrix
+from assay.status import Conclusions
 
 VENDORED = ("d3-array", "d3-color", "d3-format", "d3-interpolate", "d3-scale")
 """In this order: each needs those before it."""
 SCRIPTS = ("format", "cells", "charts", "evidence", "matrix", "figures", "main")
 STYLES = ("page", "evidence")
+DIFFERENCE = "difference"
+"""The script and the style that only a page with a baseline has, after the others."""
 AT_FIRST = 200
 """Rows that stand in the table as it is read; those of larger matrices wait in the data, or no browser is quick."""
 
 
-def render(matrix: Matrix) -> str:
-    """The whole page: the same for the same matrix."""
-    rows, statuses = table.grouped(grid.rows(matrix)), data.Statuses(matrix)
-    lines = table.row_lines(matrix, rows, statuses)
-    index, evidence = data.pack(matrix, rows, statuses, lines[AT_FIRST:])
-    own = _joined(f"{name}.js" for name in SCRIPTS)
+def render(matrix: Matrix, baseline: Baseline | None = None) -> str:
+    """The whole page: the same for the same matrix.
+
+    Args:
+        baseline: what the page should show the difference to.
+    """
+    rows, statuses = table.grouped(grid.rows(matrix)), Conclusions()
+    difference = Difference(baseline, matrix, statuses) if baseline else None
+    lines = table.row_lines(matrix, rows, statuses, difference)
+    index, evidence = data.pack(matrix, rows, statuses, lines[AT_FIRST:], difference)
+    more = (DIFFERENCE,) if baseline else ()
+    own = _joined(f"{name}.js" for name in (*SCRIPTS, *more))
     script = f'{_joined(f"vendor/{name}.min.js" for name in VENDORED)}\n(() => {{\n"use strict";\n{own}}})();'
-    style = _joined(f"{name}.css" for name in STYLES)
+    style = _joined(f"{name}.css" for name in (*STYLES, *more))
     parts = {
         "policy": f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'",
         "style": style,
-        "body": table.body(matrix, rows, statuses, lines[:AT_FIRST]),
+        "body": table.body(matrix, rows, statuses, lines[:AT_FIRST], difference),
         "index": data.deflated(index),
         "evidence": data.deflated(evidence),
         "script": script,

@@ -9,14 +9,17 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from assay.evidence import LAYERS
 from assay.report import explain, grid, units
 from assay.report.grid import Row
 from assay.schema import Diagnosis, Evidence, Layer, Matrix, MatrixCell, Metric, Record, Status
-from assay.status import REQUIRED, conclude
+from assay.status import REQUIRED, Conclusions
+
+if TYPE_CHECKING:
+    from assay.report.page.difference import Difference
 
 BASELINE = "cpu"
 """The column that speed-ups are against."""
@@ -32,7 +35,7 @@ LISTS = frozenset({"numbers", "sentences", "figures", "counts", "times"})
 """Keys of a cell that hold lists."""
 EVIDENCE = LISTS | {
     "checks", "metrics", "phases", "open", "notes", "failure", "commands", "workloads", "started", "seconds",
-    "diagnosis", "transcript",
+    "diagnosis", "transcript", "against",
 }  # fmt: skip
 """Keys of a cell that only its evidence shows."""
 _NANOSECOND, _LARGE = 1e-9, 1e15
@@ -61,7 +64,7 @@ def _address(cell: MatrixCell) -> str:
     return "/".join(quote(part, safe="") for part in parts)
 
 
-def baseline(cell: MatrixCell, row: Row, statuses: Statuses) -> MatrixCell | None:
+def baseline(cell: MatrixCell, row: Row, statuses: Conclusions) -> MatrixCell | None:
     """The cell of the CPU column that this one may be compared with: only like with like.
 
     Both are REAL, of the same checkpoint, precision (those are the row's) and workloads, and ran on one machine with
@@ -94,21 +97,6 @@ def times(ratio: float) -> str:
     return f"{ratio:.{0 if ratio >= 9.95 else 1 if ratio >= 0.995 else 2}f}×"
 
 
-class Statuses:
-    """What each cell of a matrix was concluded to be, concluded once."""
-
-    def __init__(self, matrix: Matrix) -> None:
-        self._found = {id(cell): conclude(cell) for cell in matrix.cells}
-
-    def of(self, cell: MatrixCell) -> tuple[Status, str]:
-        """Status and reason."""
-        return self._found[id(cell)]
-
-    def real(self, cell: MatrixCell) -> bool:
-        """Whether it is REAL."""
-        return self.of(cell)[0] is Status.REAL
-
-
 class Table:
     """Records that many cells share, each stored once."""
 
@@ -118,7 +106,7 @@ class Table:
 
     def place(self, entry: Any) -> int:
         """The entry's index."""
-        key = json.dumps(entry, sort_keys=True)
+        key = entry if isinstance(entry, str) else json.dumps(entry, sort_keys=True)
         if key not in self._places:
             self._places[key] = len(self.entries)
             self.entries.append(entry)
@@ -236,7 +224,11 @@ def dots(samples: Sequence[float]) -> list[float | int | None]:
 
 
 def pack(
-    matrix: Matrix, rows: Sequence[Row], statuses: Statuses, waiting: Sequence[str]
+    matrix: Matrix,
+    rows: Sequence[Row],
+    statuses: Conclusions,
+    waiting: Sequence[str],
+    difference: Difference | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the page filters and searches by, and what its cells open to, which may take a moment longer.
 
@@ -247,6 +239,7 @@ def pack(
         rows: those of the matrix. A cell that stands in several belongs to the first.
         statuses: what the cells were concluded to be.
         waiting: the HTML of the last rows, which the page adds to its table when they are asked for.
+        difference: to the baseline, if there is one.
     """
     packer, columns = Packer(), grid.columns(matrix)
     where = {id(cell): index for index, cell in enumerate(matrix.cells)}
@@ -260,7 +253,9 @@ def pack(
                 mine.setdefault("baseline", where[id(other)])
     for plain, address in zip(cells, addresses(matrix.cells), strict=True):
         plain["address"] = address
-    series = dict.fromkeys(name for cell in matrix.cells for name, values in cell.samples.items() if values)
+    if difference:
+        for plain, cell in zip(cells, matrix.cells, strict=True):
+            plain["against"] = difference.pack(cell)
     keys = dict.fromkeys(key for cell in cells for key in cell)
     tables = {name: table.entries for name, table in vars(packer).items()}
     index = {
@@ -271,6 +266,7 @@ def pack(
         "tables": tables,
         "cells": {key: [cell.get(key) for cell in cells] for key in keys if key not in EVIDENCE},
         "steps": STEPS,
+        **({"against": difference.index(matrix.cells)} if difference else {}),
     }
     series = dict.fromkeys(name for cell in matrix.cells for name, values in cell.samples.items() if values)
     evidence = {

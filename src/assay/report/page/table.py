@@ -8,37 +8,46 @@ from html import escape
 
 from assay.report import grid, units
 from assay.report.grid import Row
-from assay.report.page.data import BASELINE, Statuses, baseline, speed_up
+from assay.report.page.data import BASELINE, baseline, speed_up
+from assay.report.page.difference import Difference
 from assay.report.terminal import headline
 from assay.schema import Matrix, MatrixCell, Status
+from assay.status import Conclusions
 
 MANY = 50
 """Of causes and sessions no more are listed."""
 
 
-def body(matrix: Matrix, rows: Sequence[Row], statuses: Statuses, lines: Sequence[str]) -> str:
+ONLY_CHANGED = '<label><input type="checkbox" id="changed" autocomplete="off"> Only what changed</label>'
+
+
+def body(
+    matrix: Matrix, rows: Sequence[Row], statuses: Conclusions, lines: Sequence[str], difference: Difference | None
+) -> str:
     """Everything between the page's head and its data.
 
     Args:
         rows: all rows, `grouped`.
         lines: of the first of them (`row_lines`).
+        difference: to the baseline, if there is one.
     """
     columns = grid.columns(matrix)
     return "\n".join([
-        *_head(matrix, statuses),
-        *_controls(rows, columns),
+        *_head(matrix, statuses, difference),
+        *_controls(rows, columns, difference),
         "<main>",
         *(f'<p class="warning"><b>Warning</b> {_text(warning)}</p>' for warning in matrix.warnings),
         *_matrix(rows, columns, lines),
         '<section id="figures" hidden></section>',
-        *_causes(matrix),
+        *(difference.section_html() if difference else ()),
+        *_causes(matrix, statuses),
         *_legend({statuses.of(cell)[0] for cell in matrix.cells}),
         *_environment(matrix),
         "</main>",
     ])  # fmt: skip
 
 
-def _head(matrix: Matrix, statuses: Statuses) -> Iterator[str]:
+def _head(matrix: Matrix, statuses: Conclusions, difference: Difference | None) -> Iterator[str]:
     counts = Counter(statuses.of(cell)[0] for cell in matrix.cells)
     yield '<header><div class="title"><h1>Status matrix</h1>'
     yield '<button type="button" id="theme" class="plain" hidden>Theme</button></div>'
@@ -50,24 +59,31 @@ def _head(matrix: Matrix, statuses: Statuses) -> Iterator[str]:
                 f'<li><button type="button" class="{status}" data-status="{status}" aria-pressed="false">'
                 f"<b>{grid.GLYPHS[status]}</b> {counts[status]:,} {status}</button></li>"
             )
-    yield "</ul></header>"
+    against = "".join(difference.head_html(_measured(difference.baseline.side.matrix))) if difference else ""
+    yield f"</ul>{against}</header>"
 
 
 def _lede(matrix: Matrix) -> str:
+    if not (measured := _measured(matrix)):
+        return "Nobody has run these cells yet."
+    return _text(f"Model families down the side, backends across, each status concluded from evidence. "
+                 f"Measured {measured}.")  # fmt: skip
+
+
+def _measured(matrix: Matrix) -> str:
+    """When, where and by what; empty if nobody did."""
     sessions = [ref for ref, _, _ in grid.sessions(matrix.cells)]
     if not sessions:
-        return "Nobody has run these cells yet."
+        return ""
     days = sorted(ref.started_at[:10] for ref in sessions)
     when = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
     machines = list(dict.fromkeys((ref.machine.name, ref.machine.processor, ref.machine.cores) for ref in sessions))
     name, processor, cores = machines[0]
     where = f"{name} ({processor}, {cores} cores)" if len(machines) == 1 else f"{len(machines)} machines"
-    versions = ", ".join(dict.fromkeys(ref.environment.assay for ref in sessions))
-    return _text(f"Model families down the side, backends across, each status concluded from evidence. "
-                 f"Measured {when} on {where} by assay {versions}.")  # fmt: skip
+    return f"{when} on {where} by assay {', '.join(dict.fromkeys(ref.environment.assay for ref in sessions))}"
 
 
-def _controls(rows: Sequence[Row], columns: Sequence[str]) -> Iterator[str]:
+def _controls(rows: Sequence[Row], columns: Sequence[str], difference: Difference | None) -> Iterator[str]:
     """Hidden until the script can serve them."""
     views = [("", "Status"), ("all", "Speed and memory")]
     views += [(kind, heading) for kind, heading in grid.KINDS.items() if any(row.kind == kind for row in rows)]
@@ -76,7 +92,7 @@ def _controls(rows: Sequence[Row], columns: Sequence[str]) -> Iterator[str]:
     yield '</nav><div class="filters" role="search">'
     yield '<label>Search <input type="search" id="search" placeholder="family, model, device, cause" '
     yield 'autocomplete="off" spellcheck="false" aria-keyshortcuts="/"></label>'
-    yield "<fieldset><legend>Columns</legend>"
+    yield f"{ONLY_CHANGED if difference else ''}<fieldset><legend>Columns</legend>"
     yield from (
         f'<label><input type="checkbox" name="column" value="{_text(name)}" checked> {_text(name)}</label>'
         for name in columns
@@ -116,9 +132,9 @@ def grouped(rows: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: groups.index((row.size, row.precision)))
 
 
-def row_lines(matrix: Matrix, rows: Sequence[Row], statuses: Statuses) -> list[str]:
+def row_lines(matrix: Matrix, rows: Sequence[Row], statuses: Conclusions, difference: Difference | None) -> list[str]:
     """The HTML of every row."""
-    columns, places = grid.columns(matrix), Places(matrix, statuses)
+    columns, places = grid.columns(matrix), Places(matrix, statuses, difference)
     return [_row(row, columns, places) for row in rows]
 
 
@@ -131,8 +147,8 @@ def _row(row: Row, columns: Sequence[str], places: Places) -> str:
 class Places:
     """Writes what stands in a place of the matrix. There are many, so little is written: the script adds the links."""
 
-    def __init__(self, matrix: Matrix, statuses: Statuses) -> None:
-        self._statuses, self._machines = statuses, grid.machines(matrix)
+    def __init__(self, matrix: Matrix, statuses: Conclusions, difference: Difference | None) -> None:
+        self._statuses, self._machines, self._difference = statuses, grid.machines(matrix), difference
         self._numbers = {id(cell): index for index, cell in enumerate(matrix.cells)}
 
     def html(self, row: Row, cells: Sequence[MatrixCell]) -> str:
@@ -141,6 +157,7 @@ class Places:
         for cell, labels in zip(cells, grid.places(cells, self._machines), strict=True):
             status, _ = self._statuses.of(cell)
             beside = "".join(f"<em>{_text(label)}</em>" for label in labels)
+            beside += self._difference.cell_html(cell) if self._difference else ""
             parts.append(
                 f"<a class={status} data-cell={self._numbers[id(cell)]}><b>{grid.GLYPHS[status]}</b> {status}"
                 f"{self._figures(cell, row)}{beside}</a>"
@@ -157,8 +174,8 @@ class Places:
         return f" <span>{'' if latency.stable else '~'}{units.quantity(latency)}</span>{faster}{rate}"
 
 
-def _causes(matrix: Matrix) -> Iterator[str]:
-    causes = grid.causes(matrix)
+def _causes(matrix: Matrix, statuses: Conclusions) -> Iterator[str]:
+    causes = grid.causes(matrix, statuses)
     if not causes:
         return
     yield '<section id="causes"><h2>Why cells are not REAL</h2><ul class="causes">'
