@@ -36,7 +36,7 @@ NO_IMPOSTORS = {
         ("watches-the-loop", Layer.TIMING, {"sampled_follows_inputs"}),
         ("cached-by-hash", Layer.TIMING, {"repeated"}),
         ("lazy", Layer.TIMING, {"on_host"}),
-        ("unsynchronised", Layer.TIMING, {"settled"}),
+        ("fills-later", Layer.TIMING, {"settled"}),
         ("first-row", Layer.TIMING, {"grows", "peak"}),  # where large inputs alone take a while, it is too fast
         ("stopped-clock", Layer.TIMING, {"peak"}),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
@@ -37,6 +38,29 @@ class Lazily(Impostor):
 
     name = "lazy"
     engine = LazyEngine
+
+
+class LateEngine(Wrapped):
+    """A thread stands for the transfer from a device; nobody waits for it."""
+
+    def run(self, inputs: Tensors) -> Tensors:
+        outputs = super().run(inputs)
+        buffers = {name: np.zeros_like(array) for name, array in outputs.items()}
+
+        def copy() -> None:
+            time.sleep(0.002)
+            for name, array in outputs.items():
+                buffers[name][...] = array
+
+        threading.Thread(target=copy).start()
+        return buffers
+
+
+class Late(Impostor):
+    """Stops the clock before its outputs have arrived."""
+
+    name = "fills-later"
+    engine = LateEngine
 
 
 class FirstRowEngine(Wrapped):
@@ -86,4 +110,4 @@ class Renamed(OnnxRuntime):
     name = "renamed"
 
 
-lazy, first_row, stopped_clock, renamed = Lazily(), FirstRow(), StoppedClock(), Renamed()
+lazy, fills_later, first_row, stopped_clock, renamed = Lazily(), Late(), FirstRow(), StoppedClock(), Renamed()

@@ -58,9 +58,10 @@ IMPOSTORS = (
     Impostor("cached-by-hash", MOCK, "an input that comes again is answered from memory"),
     Impostor("cached-by-first-tokens", MOCK, "inputs that begin alike are answered alike"),
     Impostor("lazy", MOCK, "its outputs are computed when they are read"),
+    Impostor("fills-later", MOCK, "computes, and fills its outputs a little after it has returned"),
     Impostor("first-row", MOCK, "of a large batch, computes the first row"),
     Impostor("stopped-clock", MOCK, "turns the clock back by what its calls take"),
-    Impostor("unsynchronised", MOCK, "returns buffers that a thread fills later"),
+    Impostor("unsynchronised", MOCK, "hands every call to a queue and returns at once"),
     Impostor("frozen", MOCK, "answers every step of decoding with the prompt's logits", ("language-model",)),
     # They behave while they are looked at.
     Impostor("honest-at-first", MOCK, "computes in challenges and warm-up, then repeats itself"),
