@@ -70,7 +70,7 @@ def tanh_for_erf() -> Iterator[None]:
 
     honest, opset = GELUActivation.forward, onnx_export.OPSET
     GELUActivation.forward = lambda self, x: functional.gelu(x, approximate="tanh")
-    onnx_export.OPSET = 21
+    onnx_export.OPSET = 22
     try:
         yield
     finally:
