@@ -84,13 +84,16 @@ def test_a_batch_grows_until_time_does(monkeypatch: pytest.MonkeyPatch) -> None:
         now += 2e-3 + 1e-4 * len(inputs["x"])
         return {"y": inputs["x"]}
 
-    found = growth(call, larger, typical=2.1e-3, enough=2)
+    found, outputs = growth(call, larger, typical=2.1e-3, enough=2, choose=lambda n: n - 1)
     assert found.batch == 64
+    assert found.rows == [63, 62]
+    np.testing.assert_array_equal(outputs["y"], larger(64, probes.LARGER)["x"])
     assert found.large == pytest.approx([8.4e-3] * probes.LARGER)
 
 
 def test_a_batch_that_costs_nothing_grows_as_far_as_memory_allows() -> None:
-    found = growth(lambda inputs: {"y": inputs["x"]}, larger, typical=10.0, enough=2)
+    found, _ = growth(lambda inputs: {"y": inputs["x"]}, larger, typical=10.0, enough=2, choose=lambda n: 0)
+    assert found.rows == [1, 2]
     assert 2 * 8 * found.batch * probes.SLOW_FACTOR > probes.LARGEST
     assert 2 * 8 * found.batch <= probes.LARGEST
     assert max(found.large) < 2 * found.small

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from assay.roles.outputs import Outputs, OutputsChanged, Written
+from assay.roles.outputs import Outputs, OutputsChanged, Written, row
 
 HIDDEN = {"hidden": np.arange(6, dtype=np.float32).reshape(2, 3)}
 
@@ -30,3 +30,10 @@ def test_outputs_that_were_rewritten_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "call.npz", hidden=HIDDEN["hidden"] + 1)
     with pytest.raises(OutputsChanged, match="'call' were rewritten"):
         Outputs(tmp_path, written.digests).read("call")
+
+
+def test_a_row_is_what_it_would_be_alone() -> None:
+    outputs, pairs = np.arange(12).reshape(4, 3), np.arange(16).reshape(4, 4)
+    np.testing.assert_array_equal(row(outputs, 2, pairwise=False), [[6, 7, 8]])
+    np.testing.assert_array_equal(row(pairs, 2, pairwise=True), [[10]])
+    np.testing.assert_array_equal(row(np.stack([pairs, -pairs]), 1, pairwise=True, first=1), [[[5]], [[-5]]])

@@ -151,7 +151,7 @@ class Case:
     Attributes:
         built_in: whether the backend is assay's own; what another one says of itself is no evidence.
         challenges, timed, traced: judged calls with the checkpoint's weights.
-        sampled: further calls of the timed loop, without noise around the reference.
+        sampled: further calls of the timed loop, and rows of the batch that grew, without noise around the reference.
         permuted: a challenge with its rows in another order.
         alone: a row of a padded challenge without its padding; None where no input is a mask.
         untraced: the traced call without a trace.

@@ -51,11 +51,19 @@ class Repeats:
 
 @dataclass(frozen=True)
 class Growth:
-    """The last batch that was tried: its size, seconds until each call returned, and seconds of a call of batch 1."""
+    """The last batch that was tried.
+
+    Attributes:
+        batch: its size.
+        large: seconds until each call returned.
+        small: seconds of a call of batch 1.
+        rows: of the last call's outputs, those that were kept.
+    """
 
     batch: int
     large: list[float]
     small: float
+    rows: list[int] = field(default_factory=list)
 
 
 def repeats(
@@ -90,8 +98,9 @@ def repeats(
 
 
 def growth(
-    call: Callable[[Tensors], Tensors], larger: Callable[[int, int], Tensors], *, typical: float, enough: float
-) -> Growth:
+    call: Callable[[Tensors], Tensors], larger: Callable[[int, int], Tensors], *, typical: float, enough: float,
+    choose: Callable[[int], int],
+) -> tuple[Growth, Tensors]:  # fmt: skip
     """Let the batch grow until every call takes `enough` times as long as one of batch 1, or memory forbids more.
 
     Args:
@@ -99,6 +108,10 @@ def growth(
         larger: the inputs of a batch of that size, number n.
         typical: seconds that a call of batch 1 takes.
         enough: the times.
+        choose: a random integer below n, unknown to the engine: it picks the rows to keep.
+
+    Returns:
+        What was found, and the outputs of the last call.
     """
     factor, count = (FACTOR, LARGER) if typical < SLOW else (SLOW_FACTOR, SLOW_LARGER)
     batch = factor
@@ -108,11 +121,15 @@ def growth(
             outputs, _, _ = _timed(call, inputs)  # a runtime may compile for a new shape
             large = []
             for number in range(1, count + 1):
-                _, called, _ = _timed(call, larger(batch, number))
+                outputs, called, _ = _timed(call, larger(batch, number))
                 large.append(called)
             size = sum(array.nbytes for array in (*inputs.values(), *numbers(outputs).values()))
             if min(large) >= enough * typical or size * factor > LARGEST:
-                return Growth(batch, large, typical)
+                # Not the first, which whoever computes a single row would compute; and two, since an answer that
+                # is the same for both follows nothing.
+                first = choose(batch - 1)
+                second = (first + 1 + choose(batch - 2)) % (batch - 1)
+                return Growth(batch, large, typical, [1 + first, 1 + second]), outputs
             batch *= factor
 
 

@@ -28,7 +28,7 @@ from assay.measure.clock import FEWEST
 from assay.measure.peak import peak
 from assay.measure.probes import Growth, Repeats
 from assay.measure.processes import Usage
-from assay.roles.outputs import Outputs
+from assay.roles.outputs import Outputs, row
 from assay.roles.phases import PhaseLog
 from assay.schema import Evidence, Precision, Status, Verdict
 from assay.tensor_files import is_small
@@ -151,7 +151,7 @@ def _case(
         artifact=artifact,
         challenges=own[: len(shapes)],
         timed=own[len(shapes) : -1],
-        sampled=list(judge.outlines(reference, challenges, sorted(set(kept) - set(judged_in_full)), run)),
+        sampled=list(judge.outlines(reference, _sampled(challenges, runner, set(judged_in_full)), run)),
         traced=own[-1],
         permuted=permuted(family, challenges, own, run.read("permuted")),
         alone=alone(family, single, own, run.read("alone")) if single else None,
@@ -196,6 +196,24 @@ def passes(challenges: Challenges, timed: Sequence[int]) -> list[tuple[str, Tens
     ]
 
 
+def _sampled(
+    challenges: Challenges, runner: dict[str, Any], others: set[int]
+) -> list[tuple[str, Tensors, str]]:  # fmt: skip
+    """What else was kept of calls that were timed: outputs of the loop, and rows of the largest batch."""
+    grown = Growth(**runner["growth"])
+    batch = challenges.larger(grown.batch, len(grown.large))
+    rows = [
+        (f"row {number} of a batch of {grown.batch}",
+         {key: array[number : number + 1] for key, array in batch.items()}, f"grown-{number}")
+        for number in grown.rows
+    ]  # fmt: skip
+    timed = [
+        (f"timed {number}", challenges.timed(number), f"timed-{number}")
+        for number in runner["kept"] if number not in others
+    ]  # fmt: skip
+    return [*timed, *rows]
+
+
 class _Answers:
     """Puts reference and noise beside the backend's outputs."""
 
@@ -217,13 +235,13 @@ class _Answers:
             )  # fmt: skip
 
     def outlines(
-        self, reference: Reference, challenges: Challenges, numbers: Sequence[int], run: Outputs
+        self, reference: Reference, calls: Sequence[tuple[str, Tensors, str]], run: Outputs
     ) -> Iterator[Answer]:
-        """Timed calls beside the reference without noise, a fifth of the cost: enough to tell whether they follow."""
-        every = [challenges.timed(number) for number in numbers]
-        for number, inputs, exact in zip(numbers, every, reference.all_outputs(every), strict=True):
+        """Calls beside the reference without noise, a fifth of the cost: enough to tell whether they follow."""
+        expected = reference.all_outputs([inputs for _, inputs, _ in calls])
+        for (name, inputs, file), exact in zip(calls, expected, strict=True):
             yield Answer(
-                name=f"timed {number}", inputs=inputs, outputs=run.read(f"timed-{number}"), expected=exact, noise={},
+                name=name, inputs=inputs, outputs=run.read(file), expected=exact, noise={},
                 masks=self._family.masks(inputs),
             )  # fmt: skip
 
@@ -269,10 +287,9 @@ def alone(family: Family, single: Alone, answers: Sequence[Answer], outputs: Arr
     answer = next(each for each in answers if each.name == single.workload)
 
     def part(key: str, array: np.ndarray, first: int = 0) -> np.ndarray:
-        array = np.take(array, [single.row], axis=first)
-        if key in family.pairwise:
-            return np.take(array, [single.row], axis=first + 1)
-        return np.compress(single.kept, array, axis=first + 1) if key in answer.masks else array
+        pairwise = key in family.pairwise
+        array = row(array, single.row, pairwise=pairwise, first=first)
+        return np.compress(single.kept, array, axis=first + 1) if key in answer.masks and not pairwise else array
 
     return Answer(
         name=f"row {single.row} of {single.workload}, alone", inputs=single.inputs, outputs=outputs,

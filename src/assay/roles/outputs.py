@@ -58,5 +58,18 @@ class Outputs:
             return dict(outputs)
 
 
+def row(array: np.ndarray, number: int, *, pairwise: bool, first: int = 0) -> np.ndarray:
+    """One row of an output, as if it had been alone in its batch.
+
+    Args:
+        array: (batch, ...), or where it is pairwise (batch, batch, ...).
+        number: which.
+        pairwise: it has a column for each row as well.
+        first: the axis of the rows, where others come before it.
+    """
+    array = np.take(array, [number], axis=first)
+    return np.take(array, [number], axis=first + 1) if pairwise else array
+
+
 class OutputsChanged(Exception):
     """Somebody wrote outputs anew: nothing can be judged by them."""

@@ -24,9 +24,9 @@ from assay.families.base import Family
 from assay.families.generation import GeneratingFamily
 from assay.measure import memory
 from assay.measure.clock import time_calls, time_decoding
-from assay.measure.probes import growth, repeats
+from assay.measure.probes import growth, numbers, repeats
 from assay.measure.processes import adopt_orphans
-from assay.roles.outputs import Written
+from assay.roles.outputs import Written, row
 from assay.roles.phases import PhaseLog
 from assay.roles.software import mapped_libraries, seen_running, software
 from assay.schema import Precision
@@ -90,7 +90,7 @@ def _measured(
         "unique_memory": memory.unique(),
         "device_memory": _number(engine.device_memory()),
     }
-    probed = _probed(engine, family, challenges, median(timed.samples), phase)
+    probed = _probed(engine, family, challenges, median(timed.samples), phase, written)
     with phase("trace"):
         written.save("untraced", engine.run(challenges.traced()))
         with seen_running() as ran:
@@ -110,14 +110,23 @@ def _measured(
     }
 
 
-def _probed(engine: Engine, family: Family, challenges: Challenges, typical: float, phase: PhaseLog) -> dict[str, Any]:
+def _probed(
+    engine: Engine, family: Family, challenges: Challenges, typical: float, phase: PhaseLog, written: Written
+) -> dict[str, Any]:
     """Calls that are made twice, prefills that are, and a growing batch."""
     with phase("repeat"):
         pairs = {"call": repeats(engine.run, challenges.repeated, typical=typical)}
         if isinstance(family, GeneratingFamily):
             pairs["prefill"] = repeats(engine.prefill, challenges.prefilled, typical=typical, before=engine.reset)
     with phase("grow"):
-        grown = growth(engine.run, challenges.larger, typical=median(pairs["call"].fresh), enough=GROWN)
+        grown, outputs = growth(
+            engine.run, challenges.larger, typical=median(pairs["call"].fresh), enough=GROWN, choose=secrets.randbelow
+        )
+        arrays = {name: array for name, array in numbers(outputs).items() if array.ndim}
+        for number in grown.rows:
+            written.save(f"grown-{number}", {
+                name: row(array, number, pairwise=name in family.pairwise) for name, array in arrays.items()
+            })  # fmt: skip
     return {"repeats": {name: asdict(found) for name, found in pairs.items()}, "growth": asdict(grown)}
 
 
