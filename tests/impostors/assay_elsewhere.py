@@ -59,16 +59,17 @@ class CalledCuda(TorchEager):
 class PartialDecoder(OnnxRuntimeDecoder):
     """The decoder in ONNX Runtime; the encoder is run by whoever was found."""
 
-    def begin(self, batch: int, source: Tensors) -> None:
+    def begin(self, batch: int, source: Tensors) -> Tensors:
         from onnxruntime import OrtValue
 
         encoder, self._encoder = self._encoder, None
-        super().begin(batch, {})
+        watched = super().begin(batch, {})
         self._encoder = encoder
         given = self.offloaded.run(source)  # type: ignore[attr-defined]
         self._bound |= {
             name: OrtValue.ortvalue_from_numpy(np.array(given[name])) for name in self._decoder.inputs if name in given
         }
+        return watched
 
 
 class Partial(OnnxRuntime):
