@@ -53,6 +53,20 @@ def test_four_columns_stand_in_one_table_of_80() -> None:
     assert head == ["family", "cpu", "cuda", "openvino", "onnxruntime"]
 
 
+def test_they_do_so_where_no_figure_settled() -> None:
+    shaky = {"latency": Metric(value=1.234e-2, unit="s", stable=False)}
+    names = ("cpu", "openvino", "onnxruntime")
+    reports = [
+        make.report(*(make.cell(family, name, metrics=shaky) for family in families.names()), session=name)
+        for name in names
+    ]
+    absent = make.report(*(make.unavailable(family) for family in families.names()), session="s4")
+    lines = printed(make.matrix(*reports, absent)).splitlines()
+    assert set(lines[1].split()) == {"family", *names, "cuda"}
+    assert all(cell_len(line) <= 80 for line in lines)
+    assert any(line.startswith("Sentence ") and "~12.3 ms" in line for line in lines)
+
+
 def test_every_status_has_a_glyph_of_its_own_and_its_word() -> None:
     text = printed(make.full_matrix())
     assert set(grid.GLYPHS) == set(grid.MEANINGS) == set(Status)

@@ -28,6 +28,8 @@ STYLES: Mapping[Status, str] = {
 }
 
 EVERYTHING = Selection()
+NARROWEST = 12
+"""Of the column of families: what the longest word of a title needs."""
 
 
 def print_matrix(
@@ -77,6 +79,9 @@ def _status_tables(
         cells = {name: [_place(row.cells.get(name, ()), machines, metric) for row in members] for name in columns}
         needed = {name: max(cell_len(name), *(_width(cell) for cell in cells[name])) for name in columns}
         first = min(max(len("family"), *(_width(title) for title in titles)), width // 3)
+        # Titles of two words go on two lines before a column goes into another table.
+        left = width - sum(each + 1 for each in needed.values())
+        first = left if NARROWEST <= left < first else first
         for chunk in _chunks(columns, needed, width - first):
             table = Table(
                 title=f"{units.plain(size)}, {precision}: {units.plain(metric.replace('_', ' '))}",
