@@ -212,6 +212,7 @@ class Specimen:
             artifact=Artifact(self.family.id, str(self.checkpoint.path), "checkpoint"),
             challenges=plain,
             timed=[judged("timed 0"), judged("timed 1")], sampled=(), traced=judged("traced"),
+            another=self._truth["timed 0"].expected,
             permuted=permuted(self.family, self.challenges, plain, own.outputs["permuted"]),
             alone=alone(self.family, single, plain, own.outputs["alone"]) if single else None,
             decoding=self._decoding(own) if self._generates else None,

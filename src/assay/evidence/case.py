@@ -152,6 +152,7 @@ class Case:
         built_in: whether the backend is assay's own; what another one says of itself is no evidence.
         challenges, timed, traced: judged calls with the checkpoint's weights.
         sampled: further calls of the timed loop, and rows of the batch that grew, without noise around the reference.
+        another: the reference's outputs for an input of the traced call's shape that is the same in every run.
         permuted: a challenge with its rows in another order.
         alone: a row of a padded challenge without its padding; None where no input is a mask.
         untraced: the traced call without a trace.
@@ -175,6 +176,7 @@ class Case:
     timed: Sequence[Answer]
     sampled: Sequence[Answer]
     traced: Answer
+    another: Arrays
     permuted: Answer
     alone: Answer | None
     untraced: Answer

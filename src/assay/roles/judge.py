@@ -64,7 +64,7 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         # As large as a timed call, and the same in every environment: it tells operations and digests.
         fixed = Challenges(family, config, digest.SEED).timed(0)
         outputs, operations = reference.counted(fixed)
-        case = _case(request, family, config, artifact, reference, operations)
+        case = _case(request, family, config, artifact, reference, outputs, operations)
     with phase("evidence"):
         evidence: list[Evidence] = [layer.judge(case) for layer in LAYERS]
     with phase("digest"):
@@ -124,8 +124,9 @@ def _reuse_memory() -> None:
 
 
 def _case(
-    request: dict[str, Any], family: Family, config: Config, artifact: Artifact, reference: Reference, operations: int
-) -> Case:
+    request: dict[str, Any], family: Family, config: Config, artifact: Artifact, reference: Reference,
+    another: Arrays, operations: int,
+) -> Case:  # fmt: skip
     runner = request["runner"]
     challenges = Challenges(family, config, request["seed"])
     precision = Precision(request["precision"])
@@ -153,6 +154,7 @@ def _case(
         timed=own[len(shapes) : -1],
         sampled=list(judge.outlines(reference, _sampled(challenges, runner, set(judged_in_full)), run)),
         traced=own[-1],
+        another=another,
         permuted=permuted(family, challenges, own, run.read("permuted")),
         alone=alone(family, single, own, run.read("alone")) if single else None,
         untraced=replace(own[-1], name="untraced", outputs=run.read("untraced")),
