@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from assay import merge, signing
-from assay.errors import UsageError
+from assay.errors import UsageError, counted
 from assay.files import write_atomically
 from assay.report.selection import Selection
 from assay.schema import SCHEMA_VERSION, CheckpointRef, MatrixCell, Record, Status, Verdict
@@ -172,8 +172,3 @@ def _recorded(value: Any) -> Any:
 
 def _line(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
-
-
-def counted(number: int, what: str) -> str:
-    """A number of things."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assay.arguments import make_parser
-from assay.errors import UsageError, unknown
+from assay.errors import UsageError, counted, unknown
 
 if TYPE_CHECKING:
     from assay.plan import Plan
@@ -210,7 +210,7 @@ def _expect(arguments: argparse.Namespace) -> int:
     _writable(arguments.output.parent)
     write_atomically(arguments.output, text)
     count = len(found.known_failures)
-    print(f"{arguments.output}: {count} known {'failure' if count == 1 else 'failures'}", file=sys.stderr)
+    print(f"{arguments.output}: {counted(count, 'known failure')}", file=sys.stderr)
     return OK
 
 

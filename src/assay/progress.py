@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from assay.errors import counted
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
@@ -64,7 +66,7 @@ class PlainProgress:
     def session(self, backend: str, families: Sequence[str]) -> None:
         """How many cells there will be."""
         self._total = len(families)
-        self._print(f"{backend}: {len(families)} {'cell' if len(families) == 1 else 'cells'}")
+        self._print(f"{backend}: {counted(len(families), 'cell')}")
 
     def phase(self, family: str, role: str, phase: str) -> None:
         """Nothing: a log has no use for it."""

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from assay import attestation, merge, signing
-from assay.attestation import EVIDENCE, PREDICATE, RESULTS, STATEMENT, counted
-from assay.errors import UsageError
+from assay.attestation import EVIDENCE, PREDICATE, RESULTS, STATEMENT
+from assay.errors import UsageError, counted
 from assay.report import grid, units
 from assay.report.names import names
 from assay.schema import Matrix, MatrixCell

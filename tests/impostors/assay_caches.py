@@ -80,10 +80,21 @@ class Remembering(Decoding):
         return self._answers[key]
 
 
-class CannedEngine(Remembering):
+class ByShape(Remembering):
+    """Answers every input of a shape that it has seen with the first answer for that shape."""
+
     def key(self, inputs: Tensors) -> Hashable:
         return tuple(array.shape for array in inputs.values())
 
+
+class Cached(Impostor):
+    """Fast, because it remembers."""
+
+    name = "cached"
+    engine = ByShape
+
+
+class CannedEngine(ByShape):
     def compute(self, inputs: Tensors) -> Tensors:
         return self._engine.run(inputs | {"input_ids": np.ones_like(inputs["input_ids"])})
 
@@ -172,4 +183,4 @@ class Frozen(Impostor):
 constant, random, canned, cached_by_hash, cached_by_first_tokens = (
     Constant(), Random(), Canned(), Hashed(), FirstTokens(),
 )  # fmt: skip
-unsynchronised, frozen = Unsynchronised(), Frozen()
+unsynchronised, frozen, cached = Unsynchronised(), Frozen(), Cached()

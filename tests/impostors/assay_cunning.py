@@ -7,11 +7,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from assay_caches import CannedEngine, Remembering, copied
+from assay_caches import ByShape, CannedEngine, copied
 from assay_impostors import Impostor, Wrapped
 
 from assay import families
@@ -29,11 +29,6 @@ def role_folder() -> Path:
 def request() -> dict[str, str]:
     asked: dict[str, str] = json.loads((role_folder() / "request.json").read_text(encoding="utf-8"))
     return asked
-
-
-class ByShape(Remembering):
-    def key(self, inputs: Tensors) -> Hashable:
-        return tuple(array.shape for array in inputs.values())
 
 
 class WarmUpEngine(ByShape):

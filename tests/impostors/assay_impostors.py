@@ -57,27 +57,6 @@ class Zeros(Impostor):
     engine = ZerosEngine
 
 
-class CachedEngine(Wrapped):
-    """Answers every input of a shape that it has seen with the first answer for that shape."""
-
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(engine)
-        self._answers: dict[tuple[tuple[int, ...], ...], Tensors] = {}
-
-    def run(self, inputs: Tensors) -> Tensors:
-        key = tuple(array.shape for array in inputs.values())
-        if key not in self._answers:
-            self._answers[key] = {name: array.copy() for name, array in super().run(inputs).items()}
-        return self._answers[key]
-
-
-class Cached(Impostor):
-    """Fast, because it remembers."""
-
-    name = "cached"
-    engine = CachedEngine
-
-
 class MagicEngine(Wrapped):
     """`MagicMock`, which has every attribute and answers yes."""
 
@@ -273,7 +252,7 @@ class Mocked(Impostor):
     engine = MockedEngine
 
 
-zeros, cached, magic, random_weights = Zeros(), Cached(), Magic(), RandomWeights()
+zeros, magic, random_weights = Zeros(), Magic(), RandomWeights()
 torch_inside, lowered, crashing, hanging = TorchInside(), Lowered(), Crashing(), Hanging()
 homeless, telephoning, stale = Homeless(), Telephoning(), Stale()
 patched, mocked = Patched(), Mocked()

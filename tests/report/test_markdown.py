@@ -7,6 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
+from assay.measure.statistics import duration
 from assay.report import units
 from assay.report.markdown import render
 from assay.schema import Check, Evidence, Layer, Metric, Status
@@ -146,7 +147,8 @@ def test_a_family_that_is_not_installed_has_a_row_and_a_table() -> None:
 
 def test_a_figure_that_did_not_settle_says_why() -> None:
     drifting = tuple(1e-3 * (1 + number / 20) for number in range(40))
-    page = render(make.matrix(make.report(make.cell(samples={"latency": drifting}))))
+    found = {"latency": duration(drifting)}
+    page = render(make.matrix(make.report(make.cell(samples={"latency": drifting}, metrics=found))))
     said = section(page, "What did not settle")
     assert "on cpu, latency: they drift: the last third takes 2." in said
     assert "What did not settle" not in render(make.matrix(make.report(make.cell(samples={"latency": (1e-3,) * 30}))))

@@ -7,6 +7,7 @@ within a bound derived from the declared precision.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -124,8 +125,6 @@ def _decoding(decoding: Decoding, precision: Precision) -> tuple[Check, ...]:
 
 def _steps(answer: Answer, part: slice) -> Answer:
     """A part of a sequence's steps; what is missing stays missing."""
-    from dataclasses import replace
-
     outputs, expected = (
         {name: array[:, part] for name, array in arrays.items() if array.ndim > 1}
         for arrays in (answer.outputs, answer.expected)

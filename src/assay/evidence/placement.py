@@ -39,6 +39,7 @@ RUNTIME_LIBRARIES = (
 """File-name prefixes of the libraries that can compute a transformer."""
 DRIVERS = {"cuda": "libcuda.so"}
 """By kind of device, the driver's library: who computes there has it mapped."""
+UNTOLD = "this system does not tell which libraries a process has mapped"
 OWN_WORDS = "an engine of another package traces itself, which is no evidence"
 ELSEWHERE = 0.01
 """The share of work that may run beside the device. Shapes, scalars and masks of a few elements are made on the
@@ -90,7 +91,7 @@ def _share(part: Sequence[Operation], whole: Sequence[Operation]) -> float:
 def _foreign(case: Case) -> Check:
     name = "foreign_runtime"
     if case.libraries is None:
-        return Check(name=name, text="this system does not tell which libraries a process has mapped")
+        return Check(name=name, text=UNTOLD)
     own = [library for library in case.libraries if library.startswith(case.backend.libraries)]
     if not own:
         expected = ", ".join(case.backend.libraries)
@@ -121,7 +122,7 @@ def _driver(case: Case) -> Check:
     if device.kind not in DRIVERS:
         return Check(name=name, value=0, bound=0, text=f"{device.id} needs no driver of its own")
     if case.libraries is None:
-        return Check(name=name, text="this system does not tell which libraries a process has mapped")
+        return Check(name=name, text=UNTOLD)
     library = DRIVERS[device.kind]
     mapped = any(each.startswith(library) for each in case.libraries)
     text = f"{library}, without which nothing reaches {device.id}, was {'' if mapped else 'not '}mapped"

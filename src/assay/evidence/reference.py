@@ -328,18 +328,17 @@ class _Rounding(_Exact):
             output: as the input.
             mean, scale: of every group, (batch, groups); the scale is 1 / sqrt(variance + epsilon).
         """
-        _, weight, _, batch, channels, size, groups, epsilon = arguments
+        _, weight, _, _, channels, size, groups, epsilon = arguments
         terms = channels // groups * size
         deviation = (scale**-2 - epsilon).clamp_min(0).sqrt()
         equal = deviation <= terms * mean.abs() * 2 * UNIT_ROUND_OFF[Precision.F32]
         if not equal.any():
             return output, mean, scale
         missed = self._signs(mean) * mean * equal * terms / (2 * LANES) * UNIT_ROUND_OFF[Precision.F32]
-        moved = (missed * scale).view(batch, groups, 1, 1).expand(batch, groups, channels // groups, 1)
-        moved = moved.reshape(batch, channels, *(1 for _ in output.shape[2:]))
+        moved = (missed * scale).repeat_interleave(channels // groups, dim=1)
         if weight is not None:
-            moved = moved * weight.view(1, channels, *(1 for _ in output.shape[2:]))
-        return output + moved, mean, scale
+            moved = moved * weight
+        return output + moved.view(*moved.shape, *(1 for _ in output.shape[2:])), mean, scale
 
     def _signs(self, tensor: torch.Tensor) -> torch.Tensor:
         """As many random signs."""

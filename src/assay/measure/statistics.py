@@ -9,6 +9,7 @@ from statistics import NormalDist, median
 
 import numpy as np
 
+from assay.measure.significance import MAD
 from assay.schema import Metric
 
 TARGET = 0.05
@@ -24,12 +25,8 @@ MODE = 0.1
 """The least share of the samples that makes a mode; fewer are outliers."""
 OUTLYING = 3.0
 """Scaled median absolute deviations from the median (Leys et al., J. Exp. Soc. Psychol. 49, 2013)."""
-_SCALE = 1.4826
-"""Makes the median absolute deviation of normal samples their standard deviation."""
 _MOST = 500
 """Samples that are compared pairwise."""
-
-
 _Z = NormalDist().inv_cdf(0.975)
 
 
@@ -131,7 +128,7 @@ def _modes(samples: Sequence[float]) -> str | None:
 
 def _outliers(samples: Sequence[float]) -> str | None:
     found = spread(samples)
-    beyond = sum(abs(sample - found.p50) > OUTLYING * _SCALE * found.mad for sample in samples)
+    beyond = sum(abs(sample - found.p50) > OUTLYING * MAD * found.mad for sample in samples)
     if not beyond:
         return None
     return (

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from assay.compare import Comparison, MetricChange, Verdict
+from assay.errors import counted
 from assay.report import units
 from assay.report.markdown import as_table, safe
 from assay.schema import Metric
@@ -62,7 +63,7 @@ def to_markdown(found: Comparison) -> str:
 def summary(found: Comparison) -> str:
     """`1 regression, 2 improvements in 30 cells and 94 figures`."""
     counts = [
-        f"{count} {word if count == 1 else f'{word}s'}"
+        counted(count, word)
         for count, word in ((found.regressions, "regression"), (found.improvements, "improvement"))
         if count
     ]

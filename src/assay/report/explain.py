@@ -10,10 +10,10 @@ from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from assay.errors import UsageError, unknown
 from assay.evidence import LAYERS
 from assay.measure.statistics import disturbance, spread
 from assay.report import grid, units
+from assay.report.selection import Selection
 from assay.report.terminal import status_text
 from assay.schema import OWN, Check, Diagnosis, Evidence, Matrix, MatrixCell, Status, Verdict
 from assay.status import PRECEDENCE, REQUIRED
@@ -28,15 +28,7 @@ def find(matrix: Matrix, family: str, backend: str) -> list[MatrixCell]:
     Raises:
         UsageError: the matrix has no such row or column.
     """
-    for kind, name, known in (
-        ("family", family, {cell.family for cell in matrix.cells}),
-        ("backend", backend, {cell.backend for cell in matrix.cells}),
-    ):
-        if name not in known:
-            raise unknown(kind, name, known)
-    found = [cell for cell in matrix.cells if (cell.family, cell.backend) == (family, backend)]
-    if not found:
-        raise UsageError(f"the matrix has no cell of {family} on {backend}")
+    found = list(Selection((family,), (backend,)).of(matrix).cells)
     return [cell for cell in found if cell.session] or found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 
+from assay.errors import counted
 from assay.report import units
 from assay.report.names import names
 from assay.schema import Matrix, Metric, Status
@@ -32,6 +33,6 @@ def _entry(name: str, metric: Metric) -> dict[str, object]:
     entry: dict[str, object] = {"name": name, "value": metric.value / factor, "unit": unit}
     if metric.low is not None and metric.high is not None:
         entry["range"] = f"± {units.number(max(metric.high - metric.value, metric.value - metric.low) / factor)}"
-    count = f"{metric.samples} {'sample' if metric.samples == 1 else 'samples'}"
+    count = counted(metric.samples, "sample")
     entry["extra"] = count if metric.stable else f"{count}, not known to within 5 %"
     return entry

@@ -44,12 +44,14 @@ def render(matrix: Matrix, limit: int = LIMIT) -> str:
         "superseded results": _superseded(matrix),
     }
     left_out: list[str] = []
+    page = _page(head, sections, left_out)
     for name in DISPENSABLE:
-        if len(_page(head, sections, left_out).encode()) <= limit:
+        if len(page.encode()) <= limit:
             break
         if sections.pop(name):
             left_out.append(name)
-    return _page(head, sections, left_out)
+            page = _page(head, sections, left_out)
+    return page
 
 
 def _page(head: Sequence[str], sections: Mapping[str, Sequence[str]], left_out: Sequence[str]) -> str:
@@ -185,7 +187,8 @@ def _unsettled(table: Sequence[Row], columns: Sequence[str]) -> list[str]:
     lines = [
         f"- {safe(row.label)} on {safe(name)}, {safe(series.replace('_', ' '))}: {reason}"
         for row in table for name in columns for cell in row.cells.get(name, ())
-        for series, samples in cell.samples.items() if (reason := disturbance(samples))
+        for series, samples in cell.samples.items()
+        if series in cell.metrics and not cell.metrics[series].stable and (reason := disturbance(samples))
     ]  # fmt: skip
     return ["### What did not settle", "\n".join(lines)] if lines else []
 

@@ -48,7 +48,7 @@ class Selection:
             for cells in (matrix.cells, matrix.superseded)
         )  # fmt: skip
         if not kept:
-            raise UsageError(f"no cell of {', '.join(self.families)} on {', '.join(self.backends)} is in the matrix")
+            raise UsageError(f"the matrix has no cell of {', '.join(self.families)} on {', '.join(self.backends)}")
         return matrix.model_copy(update={"cells": kept, "superseded": superseded})
 
     def ordered(self, rows: Sequence[Row]) -> list[Row]:

@@ -36,6 +36,9 @@ from assay.tensor_files import is_small
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 LAYERS = (agreement, weights, placement, timing, provenance)
 
+Call = tuple[str, Tensors, str]
+"""A judged call: name, inputs, and the file that its outputs are in."""
+
 
 def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Judge.
@@ -133,16 +136,18 @@ def _case(
     judge = _Answers(family, precision, int(request["seed"][:8], 16))
     run = Outputs(Path(request["run"]), runner["digests"])
     twin_run = Outputs(Path(request["twin_run"]), request["twin_digests"])
-    shapes = list(challenges.shapes())
+    shapes = len(family.challenges)
     decoding = runner["decoding"]
     kept = runner["kept"]
     judged_in_full = kept[:: max(1, len(kept) // FEWEST)][:FEWEST]
+    others = [number for number in kept if number not in judged_in_full]
     calls = passes(challenges, judged_in_full)
     own = list(judge.answers(reference, calls, run))
     judged = judge.decoding(reference, challenges, decoding["number"], run) if decoding else None
-    twin_calls = [(name, inputs, f"challenge-{name}") for name, inputs in shapes]
-    twin = list(judge.answers(Reference(family, Path(request["twin"])), twin_calls, twin_run))
+    twin = list(judge.answers(Reference(family, Path(request["twin"])), calls[:shapes], twin_run))
     device, single = Device(**request["device"]), challenges.alone()
+    clock = _clock(request, operations, peak(device, precision))
+    sampled = [*_timed(challenges, others), *_grown(challenges, clock.growth)]
     return Case(
         backend=backends.load(request["backend"]),
         built_in=backends.built_in(request["backend"]),
@@ -150,9 +155,9 @@ def _case(
         precision=precision,
         checkpoint=Path(request["checkpoint"]),
         artifact=artifact,
-        challenges=own[: len(shapes)],
-        timed=own[len(shapes) : -1],
-        sampled=list(judge.outlines(reference, _sampled(challenges, runner, set(judged_in_full)), run)),
+        challenges=own[:shapes],
+        timed=own[shapes:-1],
+        sampled=list(judge.answers(reference, sampled, run, noisy=False)),
         traced=own[-1],
         another=another,
         permuted=permuted(family, challenges, own, run.read("permuted")),
@@ -161,7 +166,7 @@ def _case(
         decoding=judged,
         twin=twin,
         reference=reference,
-        clock=_clock(request, operations, peak(device, precision)),
+        clock=clock,
         operations=[Operation(**operation) for operation in runner["trace"]],
         libraries=runner["libraries"],
         modules=runner["modules"],
@@ -189,31 +194,27 @@ def _clock(request: dict[str, Any], operations: int, limit: float | None) -> Clo
     )
 
 
-def passes(challenges: Challenges, timed: Sequence[int]) -> list[tuple[str, Tensors, str]]:
-    """The judged forward passes: name, inputs, and the file that the outputs are in."""
+def passes(challenges: Challenges, timed: Sequence[int]) -> list[Call]:
+    """The judged forward passes."""
     return [
         *((name, inputs, f"challenge-{name}") for name, inputs in challenges.shapes()),
-        *((f"timed {number}", challenges.timed(number), f"timed-{number}") for number in timed),
+        *_timed(challenges, timed),
         ("traced", challenges.traced(), "traced"),
     ]
 
 
-def _sampled(
-    challenges: Challenges, runner: dict[str, Any], others: set[int]
-) -> list[tuple[str, Tensors, str]]:  # fmt: skip
-    """What else was kept of calls that were timed: outputs of the loop, and rows of the largest batch."""
-    grown = Growth(**runner["growth"])
-    batch = challenges.larger(grown.batch, len(grown.large))
-    rows = [
-        (f"row {number} of a batch of {grown.batch}",
-         {key: array[number : number + 1] for key, array in batch.items()}, f"grown-{number}")
-        for number in grown.rows
-    ]  # fmt: skip
-    timed = [
-        (f"timed {number}", challenges.timed(number), f"timed-{number}")
-        for number in runner["kept"] if number not in others
-    ]  # fmt: skip
-    return [*timed, *rows]
+def _timed(challenges: Challenges, numbers: Sequence[int]) -> Iterator[Call]:
+    """Calls of the timed loop."""
+    for number in numbers:
+        yield f"timed {number}", challenges.timed(number), f"timed-{number}"
+
+
+def _grown(challenges: Challenges, growth: Growth) -> Iterator[Call]:
+    """The rows that were kept of the largest batch, each as a call of its own."""
+    batch = challenges.larger(growth.batch, len(growth.large))
+    for number in growth.rows:
+        alone = {name: array[number : number + 1] for name, array in batch.items()}
+        yield f"row {number} of a batch of {growth.batch}", alone, f"grown-{number}"
 
 
 class _Answers:
@@ -225,25 +226,15 @@ class _Answers:
         self._seed = seed
 
     def answers(
-        self, reference: Reference, calls: Sequence[tuple[str, Tensors, str]], run: Outputs
+        self, reference: Reference, calls: Sequence[Call], run: Outputs, *, noisy: bool = True
     ) -> Iterator[Answer]:
-        """Every call's answer: name, inputs, and the file that its outputs are in."""
+        """Every call's answer; without noise, for a fifth of the cost, where it is only asked whether they follow."""
         every = [inputs for _, inputs, _ in calls]
-        expected, noise = reference.all_outputs(every), reference.noise(every, self._precision, self._seed)
+        expected = reference.all_outputs(every)
+        noise = reference.noise(every, self._precision, self._seed) if noisy else [{} for _ in calls]
         for (name, inputs, file), exact, spread in zip(calls, expected, noise, strict=True):
             yield Answer(
                 name=name, inputs=inputs, outputs=run.read(file), expected=exact, noise=spread,
-                masks=self._family.masks(inputs),
-            )  # fmt: skip
-
-    def outlines(
-        self, reference: Reference, calls: Sequence[tuple[str, Tensors, str]], run: Outputs
-    ) -> Iterator[Answer]:
-        """Calls beside the reference without noise, a fifth of the cost: enough to tell whether they follow."""
-        expected = reference.all_outputs([inputs for _, inputs, _ in calls])
-        for (name, inputs, file), exact in zip(calls, expected, strict=True):
-            yield Answer(
-                name=name, inputs=inputs, outputs=run.read(file), expected=exact, noise={},
                 masks=self._family.masks(inputs),
             )  # fmt: skip
 

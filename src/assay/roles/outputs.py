@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from assay.measure.probes import numbers
+
 
 @dataclass
 class Written:
@@ -30,9 +32,9 @@ class Written:
 
     def save(self, name: str, outputs: Mapping[str, np.ndarray]) -> None:
         """Keep what is numbers; whatever else an engine answers is missing for the judge."""
-        arrays: dict[str, Any] = {key: np.asarray(array) for key, array in outputs.items()}
+        arrays: dict[str, Any] = numbers(outputs)
         stream = io.BytesIO()
-        np.savez(stream, **{key: array for key, array in arrays.items() if array.dtype.kind in "fiub"})
+        np.savez(stream, **arrays)
         content = stream.getbuffer()
         self.digests[name] = hashlib.sha256(content).hexdigest()
         (self.folder / f"{name}.npz").write_bytes(content)
