@@ -26,6 +26,7 @@ from assay.schema import (
     Metric,
     Precision,
     SessionReport,
+    Swept,
     Unavailability,
     Workload,
 )
@@ -87,6 +88,17 @@ def cell(family: str = "bert", backend: str = "cpu", **changes: Any) -> Cell:
         "samples": {"latency": (1.9e-3, 1.85e-3, 1.95e-3)}, "seconds": 3.2,
     }  # fmt: skip
     return Cell.model_validate(values | changes)
+
+
+def swept(single: float = 1.9e-3) -> dict[str, tuple[Swept, ...]]:
+    """Batches of 2 and 4 that take 1.2 and 2.3 times as long as one of 1; twice the length takes twice the time."""
+    times = {("batch", 2): 1.2, ("batch", 4): 2.3, ("length", 32): 2}
+    points = [
+        (axis, Swept(workload=Workload.model_validate({"name": "measured", axis: size}),
+                     time=Metric(value=factor * single, unit="s", samples=6)))
+        for (axis, size), factor in times.items()
+    ]  # fmt: skip
+    return {axis: tuple(point for name, point in points if name == axis) for axis in ("batch", "length")}
 
 
 def unavailable(family: str = "bert", backend: str = "cuda", **changes: Any) -> Cell:

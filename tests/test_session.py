@@ -28,6 +28,8 @@ def test_every_family_is_real_in_every_cpu_column(assay: Assay, tmp_path: Path, 
         assert not_real == {}
         # Every challenge is recorded, and none is that of another cell.
         assert len({cell.seeds["challenge"] for cell in report.cells}) == len(report.cells)
+        before, after = report.peaks
+        assert before.at < report.cells[0].started_at < after.at  # type: ignore[operator]
         for cell in report.cells:
             check_evidence(cell)
             check_metrics(cell, exported=name != "cpu")
@@ -52,8 +54,14 @@ def check_metrics(cell: Cell, *, exported: bool) -> None:
     assert ("compile_time" in cell.metrics) is exported
     assert len(cell.samples["latency"]) == cell.metrics["latency"].samples >= 30
     assert cell.metrics["peak_memory"].value > 2**20
+    assert cell.metrics["throughput"].value >= 0.99 / cell.metrics["latency"].value or "decoding" in cell.swept
+    assert 0 < cell.metrics["model_flops_utilization"].value < 100
+    assert cell.metrics["harness_time"].value < 0.01 * cell.metrics["latency"].value or cell.size == "tiny"
+    batches = [point.workload.batch for point in cell.swept["batch"]]
+    assert batches == [2 ** (step + 1) for step in range(len(batches))] and len(batches) >= 2
     if isinstance(families.load(cell.family), GeneratingFamily):
         assert {"time_to_first_token", "time_per_output_token", "cache_bytes_per_token"} <= set(cell.metrics)
+        assert {"model_bandwidth_utilization", "bytes_per_step"} <= set(cell.metrics) and cell.swept["decoding"]
         assert len(cell.samples["time_per_output_token"]) >= 6 * 32
 
 

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from assay import families
+from assay import families, figures
 from assay.challenge import draw_seed
 from assay.devices import Device
 from assay.evidence.placement import RUNTIME_LIBRARIES
-from assay.families.generation import GeneratingFamily
 from assay.installed import Findings, Installation, source_file
-from assay.measure.statistics import duration, once
 from assay.plan import SIZES, Plan
 from assay.roles.process import Answer, OnPhase, Request, RoleFailed
 from assay.schedule import Work
-from assay.schema import Cell, CheckpointRef, Diagnosis, Digest, Evidence, Metric, Phase, Status, Unavailability
+from assay.schema import Cell, CheckpointRef, Diagnosis, Digest, Evidence, MachinePeak, Phase, Status, Unavailability
 from assay.tensor_files import is_small
 
 RUNNER = ("assay.roles.runner", "assay.measure.clock")
@@ -57,8 +55,9 @@ class CellRun:
     """Runs one cell; what its roles answered is kept as it comes, so that a failure loses nothing."""
 
     def __init__(
-        self, plan: Plan, family: str, device: Device, folder: Path, on_phase: OnPhase, installation: Installation
-    ) -> None:
+        self, plan: Plan, family: str, device: Device, folder: Path, on_phase: OnPhase, installation: Installation,
+        peak: MachinePeak | None = None,
+    ) -> None:  # fmt: skip
         self._plan = plan
         self._family = families.load(family)
         self._device = device
@@ -66,6 +65,7 @@ class CellRun:
         self._folder = folder
         self._on_phase = on_phase
         self._installation = installation
+        self._peak = peak
         self._large = not small(plan, family)
         self._seconds = 0.0
         self._phases: list[Phase] = []
@@ -116,14 +116,12 @@ class CellRun:
         known = ["replayed: the inputs were known beforehand"] if self._plan.seed else []
         self._record["digests"] = tuple(Digest.model_validate(each) for each in judged["digests"])
         self._record["notes"] = (*judged["notes"], *preprocessed["notes"], *known)
-        self._record["samples"] = {"latency": tuple(run.response["samples"])}
-        if preprocessed["samples"]:
-            self._record["samples"]["preprocessing_time"] = tuple(preprocessed["samples"])
-        if decoding := run.response["decoding"]:
-            self._record["samples"] |= {
-                "time_to_first_token": tuple(decoding["first"]), "time_per_output_token": tuple(decoding["steps"]),
-            }  # fmt: skip
-        self._record["metrics"] = self._metrics(built, run, preprocessed["samples"])
+        self._record["samples"] = samples = figures.samples(run.response, preprocessed["samples"])
+        self._record["swept"] = swept = figures.swept(run.response)
+        self._record["metrics"] = figures.metrics(
+            self._family, self._plan.precision, built, run.response, run.phases, samples, swept, judged["work"],
+            self._peak,
+        )  # fmt: skip
         if judged["suspect"] and self._cell().status is Status.INACCURATE:
             self._record["diagnosis"] = yield from self._diagnose(built, seed, run, twin, judged["suspect"])
 
@@ -235,29 +233,3 @@ class CellRun:
             whose = {"call": suspect["call"], "weights": weights}
             return Diagnosis.model_validate(whose | found | {"not_examined": reason})
         return Diagnosis.model_validate(answer.response)
-
-    def _metrics(self, built: Mapping[str, Any], run: Answer, preprocessing: Sequence[float]) -> dict[str, Metric]:
-        """Every figure of the cell, by name; the family's own come last."""
-        seconds = {phase.name: phase.seconds for phase in run.phases}
-        figures = {
-            "export_time": built["checkpoint"]["artifact"]["export_seconds"],
-            "load_time": seconds.get("load"),
-            "compile_time": seconds.get("compile"),
-            "first_inference_time": seconds.get("first inference"),
-        }
-        metrics = {name: once(value) for name, value in figures.items() if value is not None}
-        metrics["latency"] = duration(run.response["samples"])
-        if preprocessing:
-            metrics["preprocessing_time"] = duration(preprocessing)
-        metrics |= _memory(run.response["memory"])
-        config = json.loads(Path(built["config"]).read_text(encoding="utf-8"))
-        metrics |= self._family.metrics(config, self._family.measured, metrics["latency"])
-        decoding = run.response["decoding"]
-        if decoding and isinstance(self._family, GeneratingFamily):
-            first, each = duration(decoding["first"]), duration(decoding["steps"])
-            metrics |= self._family.decoding_metrics(config, first, each, decoding["cache"])
-        return metrics
-
-
-def _memory(figures: Mapping[str, int | None]) -> dict[str, Metric]:
-    return {name: Metric(value=value, unit="B") for name, value in figures.items() if value is not None}

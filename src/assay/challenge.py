@@ -90,6 +90,10 @@ class Challenges:
         """Inputs of the timed workload in another batch."""
         return self._inputs(self.family.measured.model_copy(update={"batch": batch}), "larger", batch, number)
 
+    def longer(self, workload: Workload, number: int) -> dict[str, np.ndarray]:
+        """Inputs of the timed workload at another length."""
+        return self._inputs(workload, "longer", workload.length, str(workload.seconds), number)
+
     def traced(self) -> dict[str, np.ndarray]:
         """Inputs of the traced call."""
         return self._inputs(self.family.measured, "traced")
@@ -107,6 +111,10 @@ class Challenges:
     def decoded(self, number: int) -> dict[str, np.ndarray]:
         """The prompt of timed sequence `number`."""
         return self._prompt(self._generating().decoded, "decoded", number)
+
+    def prompted(self, workload: Workload, number: int) -> dict[str, np.ndarray]:
+        """A prompt of the workload that is decoded, in another batch."""
+        return self._prompt(workload, "prompted", workload.batch, number, workload.new_tokens)
 
     def prefilled(self, number: int) -> dict[str, np.ndarray]:
         """The prompt of pair `number` of the prefills that are made twice."""

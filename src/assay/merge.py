@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from assay.errors import UsageError, listed
 from assay.evidence.digest import groups
+from assay.measure.roofline import disturbance
 from assay.schema import (
     OWN,
     SCHEMA_VERSION,
@@ -240,7 +241,7 @@ def merge(reports: Iterable[SessionReport], families: Sequence[str], backends: S
     return Matrix(
         cells=tuple(cells),
         superseded=tuple(seen.cell for seen in sorted(superseded, key=order)),
-        warnings=(*_hash_warnings(cells), *_digest_warnings(cells), *_version_warnings(cells)),
+        warnings=(*_hash_warnings(cells), *_digest_warnings(cells), *_version_warnings(cells), *_disturbances(cells)),
     )
 
 
@@ -257,7 +258,11 @@ def _latest(reports: Iterable[SessionReport]) -> list[SessionReport]:
 
 def _observed(report: SessionReport) -> Iterable[_Seen]:
     session = SessionRef(
-        id=report.id, started_at=report.started_at, machine=report.machine, environment=report.environment
+        id=report.id,
+        started_at=report.started_at,
+        machine=report.machine,
+        environment=report.environment,
+        peaks=report.peaks,
     )
     for index, cell in enumerate(report.cells):
         age = (_moment(cell.started_at or report.started_at), report.id, index)
@@ -395,4 +400,13 @@ def _version_warnings(cells: Sequence[MatrixCell]) -> list[str]:
         + "; ".join(f"{version} in {', '.join(sorted(columns))}" for version, columns in sorted(found.items()))
         for name, found in versions.items()
         if len(found) > 1
+    ]
+
+
+def _disturbances(cells: Sequence[MatrixCell]) -> list[str]:
+    sessions = {cell.session.id: (cell.backend, cell.session) for cell in cells if cell.session}
+    return [
+        f"{backend} on {session.machine.name}, {session.started_at[:16]}: the machine was disturbed, {found}"
+        for backend, session in sessions.values()
+        if (found := disturbance(session.peaks))
     ]

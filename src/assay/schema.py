@@ -275,6 +275,13 @@ class Workload(Record):
     padded: bool = False
 
 
+class Swept(Record):
+    """How long one call of a workload takes, of a row of growing ones; where they decode, one step."""
+
+    workload: Workload
+    time: Metric
+
+
 class Cell(Record):
     """One family on one backend in one session: what was observed. The status is derived.
 
@@ -282,7 +289,8 @@ class Cell(Record):
     gave for inputs that never change. `notes` are sentences about the checkpoint that no status follows from: no
     tokenizer, tensors left over. `transcript` is what the backend's outputs for one challenge read as, by the
     checkpoint's own tokenizer: the text that it generates, or hears. Nor does any follow
-    from the `diagnosis`, which cells that are INACCURATE have.
+    from the `diagnosis`, which cells that are INACCURATE have. `swept` are the workloads that grow from the
+    measured one: by `batch`, by `length`, and the batches of `decoding`.
     """
 
     derived = frozenset({"status", "reason"})
@@ -296,6 +304,7 @@ class Cell(Record):
     evidence: tuple[Evidence, ...] = ()
     metrics: dict[str, Metric] = Field(default_factory=dict)
     samples: dict[str, tuple[Finite, ...]] = Field(default_factory=dict)
+    swept: dict[str, tuple[Swept, ...]] = Field(default_factory=dict)
     phases: tuple[Phase, ...] = ()
     seeds: dict[str, str] = Field(default_factory=dict)
     software: dict[str, str] = Field(default_factory=dict)
@@ -348,6 +357,33 @@ class Machine(Record):
     devices: tuple[str, ...] = ()
 
 
+class Rate(Record):
+    """The best rate of several ways, a second, and that of each; FLOP or bytes."""
+
+    value: Finite
+    by: str
+    tried: dict[str, Finite]
+
+
+class MachinePeak(Record):
+    """What the machine sustained while nothing else of the session ran.
+
+    Attributes:
+        products: FLOP/s of a matrix product, by precision: the best of what the environment offers.
+        make: FLOP/s that no device of that make exceeds; not where nobody tells.
+        bandwidth: bytes/s of the memory.
+        load: processes that ran or waited to, over the last minute; none where the system does not tell.
+        frequency: of the processor then, Hz; none where the system does not tell.
+    """
+
+    at: Timestamp
+    products: dict[Precision, Rate]
+    make: dict[Precision, Finite] = Field(default_factory=dict)
+    bandwidth: Rate
+    load: Finite | None = None
+    frequency: Finite | None = None
+
+
 class Environment(Record):
     """The software of a session: what its backend's environment holds."""
 
@@ -358,7 +394,13 @@ class Environment(Record):
 
 
 class SessionReport(Record):
-    """One run of one backend. `planned` names the families, in order; `asked_device` is what `--device` said."""
+    """One run of one backend.
+
+    Attributes:
+        asked_device: what `--device` said.
+        peaks: what the machine sustained before the first cell, and after the last.
+        planned: the families, in order.
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     id: str
@@ -368,6 +410,7 @@ class SessionReport(Record):
     finished_at: Timestamp | None = None
     machine: Machine
     environment: Environment
+    peaks: tuple[MachinePeak, ...] = ()
     planned: tuple[str, ...]
     cells: tuple[Cell, ...] = ()
 
@@ -379,6 +422,7 @@ class SessionRef(Record):
     started_at: Timestamp
     machine: Machine
     environment: Environment
+    peaks: tuple[MachinePeak, ...] = ()
 
 
 class MatrixCell(Cell):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import tempfile
 from collections.abc import Collection
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -13,16 +14,18 @@ from pydantic import ValidationError
 
 from assay import needs
 from assay.cell import CellRun, preloads
-from assay.devices import choose
+from assay.devices import Device, choose
 from assay.errors import Unavailable
 from assay.files import write_atomically
 from assay.installed import Installation
 from assay.machine import describe_environment, describe_machine, threads
+from assay.measure.peak import peak as make_peak
+from assay.measure.roofline import best, frequency, load
 from assay.plan import Plan
 from assay.progress import Progress
-from assay.roles.process import Servers
+from assay.roles.process import OnPhase, Request, RoleFailed, ServerGone, Servers
 from assay.schedule import Schedule, width
-from assay.schema import Cell, SessionReport, Status, Unavailability
+from assay.schema import Cell, MachinePeak, SessionReport, Status, Unavailability
 
 _SAME = ("backend", "planned", "asked_device", "machine", "environment")
 """What two reports must have in common for one to go on with the other."""
@@ -51,40 +54,89 @@ def run_session(
     done = {cell.family for cell in report.cells if keep and cell.status in keep and _checkpoint_known(plan, cell)}
     remaining = [family for family in plan.families if family not in done]
 
-    def record(cell: Cell) -> None:
-        nonlocal report
-        cells = {each.family: each for each in (*report.cells, cell)}
-        ordered = tuple(cells[family] for family in plan.families if family in cells)
-        report = report.model_copy(update={"cells": ordered})
-        _write(report, sessions)
-        progress.done(cell)
-
+    writer = _Writer(plan, report, sessions, progress)
     try:
         device = choose(plan.backend.devices(), plan.device)
     except Unavailable as error:
         progress.session(plan.backend.name, remaining)
         absent = Unavailability(reason=error.reason, looked_for=error.looked_for)
         for family in remaining:
-            record(_unavailable(plan, family, absent))
+            writer.record(_unavailable(plan, family, absent))
     else:
         needs.check(plan, remaining)
         progress.session(plan.backend.name, remaining)
-        installation = Installation()
-        with tempfile.TemporaryDirectory(prefix="assay-") as folder, Servers(plan.timeout) as servers:
-            for preload in preloads(plan) if remaining else ():
-                servers.start(preload)
-            cells = (
-                CellRun(
-                    plan, family, device, Path(folder) / family, partial(progress.phase, family), installation
-                ).run()
-                for family in remaining
-            )
-            for cell in Schedule(servers, width()).run(cells):
-                record(cell)
-    report = report.model_copy(update={"finished_at": now()})
-    _write(report, sessions)
+        if remaining:
+            _run(plan, remaining, device, writer, progress)
+    writer.write(finished_at=now())
     progress.finished()
-    return report
+    return writer.report
+
+
+@dataclass
+class _Writer:
+    """The report, whole after every cell."""
+
+    plan: Plan
+    report: SessionReport
+    sessions: Path
+    progress: Progress
+
+    def record(self, cell: Cell) -> None:
+        """Put a finished cell in, in the place of an earlier one of its family."""
+        cells = {each.family: each for each in (*self.report.cells, cell)}
+        self.write(cells=tuple(cells[family] for family in self.plan.families if family in cells))
+        self.progress.done(cell)
+
+    def write(self, **update: object) -> None:
+        """Change the report, and write it anew."""
+        self.report = self.report.model_copy(update=update)
+        path = self.sessions / f"{self.report.backend}-{self.report.id}.json"
+        write_atomically(path, self.report.model_dump_json(indent=1) + "\n")
+
+
+def _run(plan: Plan, remaining: list[str], device: Device, writer: _Writer, progress: Progress) -> None:
+    """These cells, with the machine's peak before the first and after the last."""
+    installation = Installation()
+    with tempfile.TemporaryDirectory(prefix="assay-") as folder, Servers(plan.timeout) as servers:
+
+        def probe(name: str) -> MachinePeak | None:
+            peak = _peak(plan, device, servers, Path(folder) / name, partial(progress.phase, "machine"))
+            if peak:
+                writer.write(peaks=(*writer.report.peaks, peak))
+            return peak
+
+        before = probe("before")
+        cells = (
+            CellRun(
+                plan, family, device, Path(folder) / family, partial(progress.phase, family), installation, before
+            ).run()
+            for family in remaining
+        )
+        for cell in Schedule(servers, width()).run(cells):
+            writer.record(cell)
+        probe("after")
+
+
+def _peak(plan: Plan, device: Device, servers: Servers, folder: Path, on_phase: OnPhase) -> MachinePeak | None:
+    """What the machine sustains while nothing else of the session runs; None where that cannot be told."""
+    content = {"device": asdict(device), "precisions": [plan.precision]}
+    request = Request("peak", preloads(plan)[0], content, folder, alone=True, on_phase=on_phase)
+    try:
+        for server in [servers.start(preload) for preload in preloads(plan)]:
+            server.wait()  # imports take cores too
+        found = servers.call(request).finish().response
+    except (RoleFailed, ServerGone):
+        return None  # cells say themselves what is wrong with the software
+    finally:
+        on_phase("peak", "")
+    return MachinePeak(
+        at=now(),
+        products={each: best(tried) for each, tried in found["products"].items()},
+        make={plan.precision: most} if (most := make_peak(device, plan.precision)) else {},
+        bandwidth=best(found["bandwidth"]),
+        load=load(),
+        frequency=frequency(),
+    )
 
 
 def now() -> str:
@@ -110,10 +162,6 @@ def _unavailable(plan: Plan, family: str, absent: Unavailability) -> Cell:
         family=family, backend=plan.backend.name, size=plan.size_of(family), precision=plan.precision,
         unavailable=absent, started_at=now(), seconds=0.0,
     )  # fmt: skip
-
-
-def _write(report: SessionReport, sessions: Path) -> None:
-    write_atomically(sessions / f"{report.backend}-{report.id}.json", report.model_dump_json(indent=1) + "\n")
 
 
 def _unfinished(plan: Plan, begun: SessionReport, sessions: Path) -> SessionReport | None:

@@ -12,8 +12,9 @@ import pytest
 
 from assay.evidence import timing
 from assay.evidence.case import Answer
-from assay.measure.probes import Growth, Repeats
+from assay.measure.probes import Repeats
 from assay.measure.processes import Usage
+from assay.measure.sweep import Growth
 from assay.schema import Precision, Verdict
 
 PASSED, FAILED, NOT_JUDGED = Verdict.PASSED, Verdict.FAILED, Verdict.NOT_JUDGED

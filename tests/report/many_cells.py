@@ -16,9 +16,13 @@ from assay.compare import Side
 from assay.evidence import LAYERS
 from assay.evidence.agreement import DECODING
 from assay.report import page
-from assay.schema import Check, Evidence, Layer, Matrix, MatrixCell, Metric, Phase
+from assay.schema import Check, Evidence, Layer, Matrix, MatrixCell, Metric, Phase, Swept, Workload
 from tests import strategies as make
 
+SAMPLES = {"preprocessing_time": 10, "time_to_first_token": 6}
+"""As few as are taken of these."""
+SHARES = ("model_flops_utilization", "model_bandwidth_utilization")
+BATCHES = ("throughput_batch", "knee_batch")
 BACKENDS = ("cpu", "cuda", "openvino", "onnxruntime")
 GENERATING = ("llama", "t5", "whisper", "language-model")
 PHASES = {
@@ -76,6 +80,9 @@ def _rich(rng: random.Random, family: str, backend: str, model: str) -> object:
     metrics |= {name: Metric(value=rng.randrange(2**26, 2**29), unit="B") for name in single[4:]}
     metrics |= {name: _metric(rng, value, "s", "lower") for name, value in middle.items()}
     metrics |= {name: _metric(rng, rng.lognormvariate(6, 1), "tokens/s", "higher") for name in rates}
+    metrics |= {name: _metric(rng, rng.lognormvariate(4, 1), "% of peak", "higher") for name in SHARES[: 1 + generates]}
+    metrics |= {name: Metric(value=2 ** rng.randrange(8), unit="rows", better="neither") for name in BATCHES}
+    metrics["throughput"] = _metric(rng, rng.lognormvariate(6, 1), "sentences/s", "higher")
     phases = [
         Phase(role=role, name=name, seconds=rng.lognormvariate(-3, 2))
         for role, names in PHASES.items() for name in names if generates or "decoding" not in name
@@ -84,8 +91,20 @@ def _rich(rng: random.Random, family: str, backend: str, model: str) -> object:
         family, backend, size="own", checkpoint=make.checkpoint(model, "path"), metrics=metrics, phases=tuple(phases),
         evidence=tuple(_evidence(rng, layer, generates) for layer in Layer), seconds=rng.uniform(2, 20),
         seeds={"challenge": f"{rng.getrandbits(128):032x}"},
-        samples={name: tuple(value * rng.lognormvariate(0, 0.1) for _ in range(30)) for name, value in middle.items()},
+        swept={name: _swept(rng, name) for name in ("batch", "length", *(("decoding",) if generates else ()))},
+        samples={name: tuple(value * rng.lognormvariate(0, 0.1) for _ in range(SAMPLES.get(name, 30)))
+                 for name, value in middle.items()},
     )  # fmt: skip
+
+
+def _swept(rng: random.Random, name: str) -> tuple[Swept, ...]:
+    """Times that grow less than what they are of."""
+    time, points = 1e-3, []
+    for step in range(1, rng.randrange(4, 8)):
+        time *= rng.uniform(1.1, 2)
+        size = {"length": 16 * 2**step} if name == "length" else {"batch": 2**step}
+        points.append(Swept(workload=Workload(name="batch-1", **size), time=_metric(rng, time, "s", "lower")))
+    return tuple(points)
 
 
 def _metric(rng: random.Random, value: float, unit: str, better: str) -> Metric:

@@ -14,7 +14,7 @@ from assay.cli import main
 from assay.errors import UsageError
 from assay.evidence import LAYERS
 from assay.report.explain import again, find, print_cells
-from assay.schema import Cell, Layer, Matrix, MatrixCell
+from assay.schema import Cell, Layer, Matrix, MatrixCell, Metric
 from assay.status import REQUIRED
 from tests import strategies as make
 
@@ -89,6 +89,13 @@ def test_a_diagnosis_shows_its_stages_and_the_first_layer() -> None:
     ]
     blank = make.diagnosis().model_copy(update={"layer": None, "not_examined": "killed by SIGKILL"})
     assert "  Not examined: killed by SIGKILL" in explained(make.cell(evidence=failed, diagnosis=blank)).splitlines()
+
+
+def test_what_grew_is_told_with_its_sizes() -> None:
+    rate = Metric(value=913.0, unit="sentences/s", better="higher")
+    text = explained(make.cell(swept=make.swept(), metrics={**make.cell().metrics, "throughput": rate}))
+    assert "throughput by batch size, sentences/s: 1: 526, 2: 877, 4: 915" in text
+    assert "latency by length: 16: 1.90 ms, 32: 3.80 ms" in text
 
 
 def test_absent_hardware_and_cells_that_nobody_ran() -> None:

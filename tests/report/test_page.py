@@ -307,6 +307,27 @@ def test_a_view_has_the_figures_of_its_kind_against_the_cpu(show: Open) -> None:
     assert shown == ["latency", "peak memory", "load time"]
 
 
+def test_throughput_is_drawn_over_the_batch_size(show: Open) -> None:
+    slow, quick = (
+        make.report(make.cell(backend=name, swept=make.swept(single), metrics=metrics), session=name)
+        for name, single in (("cpu", 1.9e-3), ("openvino", 1e-3))
+        for metrics in [{"latency": Metric(value=single, unit="s"),
+                         "throughput": Metric(value=2 / 1.2 / single, unit="sentences/s", better="higher")}]
+    )  # fmt: skip
+    tab = show(make.matrix(slow, quick), "#view=text")
+    named = tab.get_by_role("img", name="By batch size, sentences/s")
+    label = named.get_attribute("aria-label") or ""
+    assert "cpu: 1: 530, 2: 880, 4: 920" in label and "openvino: 1: 1,000, 2: 1,700" in label
+    # Up is more: both lines rise from one to two.
+    marks = [box for mark in named.locator("path").all() if (box := mark.bounding_box())]
+    assert len(marks) == 6
+    assert marks[1]["y"] < marks[0]["y"] and marks[4]["y"] < marks[3]["y"] and marks[3]["y"] < marks[0]["y"]
+    expect(tab.get_by_role("img", name="By length, time: cpu: 16: 1.9 ms, 32: 3.8 ms")).to_be_visible()
+    tab.goto(tab.url.partition("#")[0] + "#cell=bert/openvino/tiny/f32")
+    panel = tab.locator("dialog")
+    expect(panel.get_by_role("table", name="throughput by batch size")).to_contain_text("1,000")
+
+
 def test_figures_read_as_everywhere_else(show: Open) -> None:
     values = (0, 1.9, 12.34, 9.996, 99.96, 104.4, 8421.05, 0.0123, 4.5e-4, 1.5e-7, 2e12, 123 * 2.0**20, 2.0**30, 512)
     metrics = {

@@ -32,8 +32,8 @@ from assay.evidence.reference import Reference, TrueFloat64
 from assay.families.base import Family
 from assay.families.generation import GeneratingFamily
 from assay.installed import Findings
-from assay.measure.probes import Growth
 from assay.measure.processes import Usage
+from assay.measure.sweep import Growth
 from assay.roles.judge import alone, permuted
 from assay.schema import Cell, Check, Evidence, Layer, Precision, Status
 

@@ -54,17 +54,24 @@ class TorchEager(Backend):
         from assay.machine import threads
 
         torch.set_num_threads(threads())
-        # cuDNN's TF32 is on by default. The old switch goes first: with the new one alone torch holds the two
-        # for contradictory, and raises as soon as anything reads the old one.
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cudnn.fp32_precision = "ieee"
-        torch.backends.cuda.matmul.fp32_precision = "ieee"
+        ieee()
         with phase("load"):
             module = families.load(artifact.family).load(Path(artifact.path))
             dtypes = {Precision.F32: torch.float32, Precision.BF16: torch.bfloat16, Precision.F16: torch.float16}
             module = module.to(device=self.torch_device(device), dtype=dtypes[precision])
         kind = TorchEngine if families.load(artifact.family).graph in ENCODERS else TorchDecoder
         return kind(module, self.torch_device(device))
+
+
+def ieee() -> None:
+    """True float32 arithmetic on CUDA: cuDNN's TF32 is on by default."""
+    import torch
+
+    # The old switch goes first: with the new one alone torch holds the two for contradictory, and raises as soon as
+    # anything reads the old one.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.fp32_precision = "ieee"
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
 
 
 class TorchEngine(Engine):

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from assay.evidence.reference import Reference
     from assay.families.base import Tensors
     from assay.installed import Findings
-    from assay.measure.probes import Growth, Repeats
+    from assay.measure.probes import Repeats
     from assay.measure.processes import Usage
+    from assay.measure.sweep import Growth
 
 KEPT = 2**30
 """Parameters whose float64 copies the judge keeps; a larger model's stay float32 and are widened where they are used,

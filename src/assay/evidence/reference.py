@@ -101,34 +101,26 @@ class Reference:
     """
 
     def __init__(self, family: Family, directory: Path, kept: int = KEPT) -> None:
-        self._module = family.load(directory, attention="eager")
-        large = sum(parameter.numel() for parameter in self._module.parameters()) > kept
+        self.module = family.load(directory, attention="eager")
+        large = sum(parameter.numel() for parameter in self.module.parameters()) > kept
         # Matrices alone stay narrow: they are nearly all of a large model.
-        matrices = [(each, each.data) for each in self._module.parameters() if large and each.ndim == MATRIX]
+        matrices = [(each, each.data) for each in self.module.parameters() if large and each.ndim == MATRIX]
         for parameter, _ in matrices:
             parameter.data = parameter.new_empty(0)
-        self._module.double()
+        self.module.double()
         for parameter, values in matrices:
             parameter.data = values
         self._outputs = family.outputs
         self._pairwise = family.pairwise
-        self.extra: tuple[str, ...] = getattr(self._module, "extra", ())
+        self.extra: tuple[str, ...] = getattr(self.module, "extra", ())
 
     def outputs(self, inputs: Tensors) -> dict[str, np.ndarray]:
         """The judged outputs, float64 arrays on the host."""
-        return self._run(inputs, TrueFloat64(), _Exact())
+        return self.run(inputs, TrueFloat64(), Exact())
 
     def all_outputs(self, calls: Sequence[Tensors]) -> list[dict[str, np.ndarray]]:
         """The outputs of every call; equal to `outputs` but for the order in which sums are taken."""
-        return self._run_all(calls, TrueFloat64(), _Exact())
-
-    def counted(self, inputs: Tensors) -> tuple[dict[str, np.ndarray], int]:
-        """The outputs, and the floating-point operations of the matrix products and convolutions that they took.
-
-        A product of a sum is two operations.
-        """
-        counting = _Counting()
-        return self._run(inputs, TrueFloat64(), counting), counting.operations
+        return self._run_all(calls, TrueFloat64(), Exact())
 
     def watched(self, inputs: Tensors, precision: Precision, seed: int) -> tuple[Outputs, Outputs, Expected]:
         """Outputs, the noise around them, (draws, *shape), and both for every module of the network."""
@@ -143,21 +135,22 @@ class Reference:
         noise = {name: np.stack([run[name] for run in runs]) for name in self._outputs}
         return exact, noise, Expected.of(seen.layers(), draws)
 
-    def _run(self, inputs: Tensors, mode: TrueFloat64, arithmetic: _Exact) -> dict[str, np.ndarray]:
-        tensors = {name: torch.from_numpy(_widened(array)) for name, array in inputs.items()}
+    def run(self, inputs: Tensors, mode: TrueFloat64, arithmetic: Exact) -> dict[str, np.ndarray]:
+        """The outputs under these modes."""
+        tensors = {name: torch.from_numpy(array) for name, array in widened(inputs).items()}
         for tensor in tensors.values():
             if tensor.is_floating_point():
                 arithmetic.inexact(tensor)
-        with _float64_default(), torch.no_grad(), arithmetic, mode:
-            found = self._module(**tensors)
+        with float64_default(), torch.no_grad(), arithmetic, mode:
+            found = self.module(**tensors)
         return {name: found[name].numpy() for name in self._outputs}
 
-    def _run_all(self, calls: Sequence[Tensors], mode: TrueFloat64, arithmetic: _Exact) -> list[dict[str, np.ndarray]]:
+    def _run_all(self, calls: Sequence[Tensors], mode: TrueFloat64, arithmetic: Exact) -> list[dict[str, np.ndarray]]:
         """Calls of equal shapes are one batch: what a pass costs beside its arithmetic is then paid once."""
         found: dict[int, dict[str, np.ndarray]] = {}
         for alike in _alike(calls):
             batch = {name: np.concatenate([calls[index][name] for index in alike]) for name in calls[alike[0]]}
-            outputs = self._run(batch, mode, arithmetic)
+            outputs = self.run(batch, mode, arithmetic)
             for place, index in enumerate(alike):
                 found[index] = {
                     name: _part(array, place, len(alike), pairwise=name in self._pairwise)
@@ -185,7 +178,7 @@ class Reference:
 
         Tensors are found by their content: names change between a checkpoint and the model that loads it.
         """
-        state = self._module.state_dict()
+        state = self.module.state_dict()
         holders = [tensor for tensor in state.values() if np.array_equal(tensor.numpy(), array)]
         if not holders:
             return False
@@ -217,12 +210,17 @@ def _part(array: np.ndarray, place: int, parts: int, *, pairwise: bool) -> np.nd
     return array
 
 
-def _widened(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float64) if np.issubdtype(array.dtype, np.floating) else array
+def widened(inputs: Tensors) -> dict[str, np.ndarray]:
+    """Inputs as the reference takes them: what is floating-point in float64."""
+    return {
+        name: array.astype(np.float64) if np.issubdtype(array.dtype, np.floating) else array
+        for name, array in inputs.items()
+    }
 
 
 @contextmanager
-def _float64_default() -> Iterator[None]:
+def float64_default() -> Iterator[None]:
+    """New tensors are float64."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
@@ -231,7 +229,7 @@ def _float64_default() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-class _Exact(TorchDispatchMode):
+class Exact(TorchDispatchMode):
     """Widens parameters that are kept in float32, where they are used."""
 
     def inexact(self, tensor: torch.Tensor) -> None:
@@ -262,23 +260,7 @@ class _Exact(TorchDispatchMode):
         return argument
 
 
-class _Counting(_Exact):
-    """Counts operations, by torch's own formulas."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operations = 0
-
-    def result(self, func: Any, arguments: Sequence[Any], result: Any) -> Any:
-        """As it is, counted."""
-        from torch.utils.flop_counter import flop_registry
-
-        if formula := flop_registry.get(func.overloadpacket):
-            self.operations += int(formula(*arguments, out_val=result))
-        return result
-
-
-class _Rounding(_Exact):
+class _Rounding(Exact):
     """Moves every parameter, and the result of every operation that computes with inexact values, by +-unit.
 
     Views and copies round nothing. What follows from integers alone stays as it is: T5 sorts
@@ -292,7 +274,7 @@ class _Rounding(_Exact):
         self._inexact = WeakIdKeyDictionary()
 
     def inexact(self, tensor: torch.Tensor) -> None:
-        """See `_Exact`."""
+        """See `Exact`."""
         self._inexact[tensor] = True
 
     def parameter(self, tensor: torch.Tensor) -> torch.Tensor:

@@ -30,6 +30,12 @@ Config = Mapping[str, Any]
 ACCEPTS = "accepts"
 """In a described configuration: the names of the tensors that the model's forward takes."""
 
+LENGTHENED = ("text", "embeddings", "generation")
+"""Kinds of family whose users choose the length."""
+POSITIONS = ("max_position_embeddings", "n_positions")
+RESERVED = 2
+"""Positions that some architectures leave to padding: RoBERTa's first token has position 2."""
+
 Kind = Literal["text", "vision", "audio", "embeddings", "generation"]
 Graph = Literal["encoder", "dual-encoder", "decoder", "encoder-decoder"]
 
@@ -40,6 +46,7 @@ class Family(ABC):
     Class attributes:
         id, title: the row's id and heading.
         kind: which table of metrics it belongs to.
+        item: what throughput counts: one for each row of a batch; of decoding, one for each row of a step.
         graph: the kind of graph, which is all that a backend may know of it.
         auto_class: the transformers auto class that loads its checkpoints.
         model_options: keyword arguments of `from_pretrained` (a head that is not judged left out), for the
@@ -61,6 +68,7 @@ class Family(ABC):
     id: ClassVar[str]
     title: ClassVar[str]
     kind: ClassVar[Kind]
+    item: ClassVar[str] = "inputs"
     graph: ClassVar[Graph]
     auto_class: ClassVar[str]
     model_options: ClassVar[Mapping[str, Any]] = {}
@@ -78,6 +86,17 @@ class Family(ABC):
     def workloads(self) -> tuple[Workload, ...]:
         """Everything that a cell of this row runs."""
         return (self.measured, *self.challenges)
+
+    def lengths(self, config: Config) -> tuple[Workload, ...]:
+        """The measured workload at twice, four and eight times its length, as far as the model has positions for it.
+
+        None where length is nothing that users vary.
+        """
+        if self.kind not in LENGTHENED or not self.measured.length:
+            return ()
+        positions = min((config[name] for name in POSITIONS if config.get(name)), default=None)
+        longer = (self.measured.model_copy(update={"length": times * self.measured.length}) for times in (2, 4, 8))
+        return tuple(each for each in longer if positions is None or each.length <= positions - RESERVED)
 
     @abstractmethod
     def config(self, size: str) -> PreTrainedConfig:

@@ -32,6 +32,7 @@ class Bert(Family):
     id = "bert"
     title = "BERT"
     kind = "text"
+    item = "sentences"
     graph = "encoder"
     auto_class = "AutoModel"
     model_options = {"add_pooling_layer": False}

@@ -39,6 +39,7 @@ class Clap(Family):
     id = "clap"
     title = "CLAP"
     kind = "audio"
+    item = "clips"
     graph = "dual-encoder"
     auto_class = "AutoModel"
     model_options = {"attn_implementation": "eager"}  # its audio tower has no other

@@ -44,6 +44,7 @@ class Clip(Family):
     id = "clip"
     title = "CLIP"
     kind = "vision"
+    item = "images"
     graph = "dual-encoder"
     auto_class = "AutoModel"
     architectures = ("CLIPModel", "SiglipModel")

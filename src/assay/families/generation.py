@@ -32,6 +32,7 @@ class GeneratingFamily(Family):
         decoded: the batch-1 workload whose steps are timed: a prompt, and tokens that the model chooses.
     """
 
+    item = "tokens"
     target: ClassVar[str]
     forced: ClassVar[Workload]
     decoded: ClassVar[Workload]

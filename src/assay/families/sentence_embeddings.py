@@ -81,6 +81,7 @@ class SentenceEmbeddings(Family):
     id = "sentence-embeddings"
     title = "Sentence Embeddings"
     kind = "embeddings"
+    item = "vectors"
     graph = "encoder"
     auto_class = "AutoModel"
     model_options = {"add_pooling_layer": False}

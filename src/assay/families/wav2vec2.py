@@ -35,6 +35,7 @@ class Wav2Vec2(Family):
     id = "wav2vec2"
     title = "WAV2VEC2"
     kind = "audio"
+    item = "clips"
     graph = "encoder"
     auto_class = "AutoModelForCTC"
     architectures = heads(("Wav2Vec2", "Hubert", "WavLM", "UniSpeechSat", "Data2VecAudio", "SEW"), ("ForCTC",))
@@ -82,6 +83,11 @@ class Wav2Vec2(Family):
     def inputs(self, config: Config, workload: Workload, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Normalised sound of one length; no mask, as with the base models' own feature extractor."""
         return {"input_values": waveform(rng, workload.batch, workload.seconds, RATE)}
+
+    def lengths(self, config: Config) -> tuple[Workload, ...]:
+        """Two, four and eight seconds."""
+        seconds = self.measured.seconds
+        return tuple(self.measured.model_copy(update={"seconds": times * seconds}) for times in (2, 4, 8))
 
     def forward(self, model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Logits of characters, (batch, frames, vocabulary)."""

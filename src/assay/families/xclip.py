@@ -24,6 +24,7 @@ class XClip(Family):
     id = "xclip"
     title = "XCLIP"
     kind = "vision"
+    item = "clips"
     graph = "dual-encoder"
     auto_class = "AutoModel"
     architectures = ("XCLIPModel",)

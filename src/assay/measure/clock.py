@@ -55,6 +55,18 @@ def uncollected() -> Iterator[None]:
         gc.enable()
 
 
+def timed(call: Callable[[Tensors], Tensors], inputs: Tensors) -> tuple[dict[str, np.ndarray], float]:
+    """The outputs of a call as arrays on the host, and the seconds until they were."""
+    started = time.perf_counter()
+    outputs = {name: np.asarray(array) for name, array in call(inputs).items()}
+    return outputs, time.perf_counter() - started
+
+
+def overhead(inputs: Tensors, outputs: Tensors) -> float:
+    """Seconds of a timed call that are the clock's own: those of one that has its outputs already."""
+    return median(timed(lambda _: outputs, inputs)[1] for _ in range(CHECK_EVERY))
+
+
 def time_calls(
     call: Callable[[Tensors], Tensors],
     fresh: Callable[[int], Tensors],
@@ -81,9 +93,8 @@ def time_calls(
         while len(samples) < least or time.perf_counter() < deadline:
             inputs = fresh(number)
             with usage.computing():
-                started = time.perf_counter()
-                outputs = {name: np.asarray(array) for name, array in call(inputs).items()}
-                samples.append(time.perf_counter() - started)
+                outputs, seconds = timed(call, inputs)
+            samples.append(seconds)
             _keep(kept, number, outputs, len(samples), choose)
             number += 1
             if len(samples) >= least and len(samples) % CHECK_EVERY == 0 and steady(samples):

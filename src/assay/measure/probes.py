@@ -1,6 +1,6 @@
 """Calls after the timed loop that tell whether its clock can be believed.
 
-An input right after itself, a larger batch, outputs read to their last byte, and looked at again a little later.
+An input right after itself, outputs read to their last byte, and looked at again a little later.
 """
 
 from __future__ import annotations
@@ -19,12 +19,6 @@ SLOW = 0.05
 """Seconds of a call from which on fewer are made: noise of a scheduler's time slice matters little to it."""
 PAIRS, SLOW_PAIRS = 6, 4
 """Pairs of a new input and the same again."""
-LARGER, SLOW_LARGER = 3, 2
-"""Timed calls of a larger batch."""
-FACTOR, SLOW_FACTOR = 8, 4
-"""By how much the batch grows until its time does; what calls cost beside arithmetic hides it in small models."""
-LARGEST = 2**28
-"""Bytes of inputs and outputs beyond which no batch grows."""
 SETTLES = 0.02
 """Seconds after which outputs are looked at again, at the least."""
 
@@ -47,23 +41,6 @@ class Repeats:
     outputs: int = 0
     changed: int = 0
     kinds: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Growth:
-    """The last batch that was tried.
-
-    Attributes:
-        batch: its size.
-        large: seconds until each call returned.
-        small: seconds of a call of batch 1.
-        rows: of the last call's outputs, those that were kept.
-    """
-
-    batch: int
-    large: list[float]
-    small: float
-    rows: list[int] = field(default_factory=list)
 
 
 def repeats(
@@ -95,42 +72,6 @@ def repeats(
         before()
         _look_again(found, call(fresh(count)), max(SETTLES, typical))
     return found
-
-
-def growth(
-    call: Callable[[Tensors], Tensors], larger: Callable[[int, int], Tensors], *, typical: float, enough: float,
-    choose: Callable[[int], int],
-) -> tuple[Growth, Tensors]:  # fmt: skip
-    """Let the batch grow until every call takes `enough` times as long as one of batch 1, or memory forbids more.
-
-    Args:
-        call: one forward pass.
-        larger: the inputs of a batch of that size, number n.
-        typical: seconds that a call of batch 1 takes.
-        enough: the times.
-        choose: a random integer below n, unknown to the engine: it picks the rows to keep.
-
-    Returns:
-        What was found, and the outputs of the last call.
-    """
-    factor, count = (FACTOR, LARGER) if typical < SLOW else (SLOW_FACTOR, SLOW_LARGER)
-    batch = factor
-    with uncollected():
-        while True:
-            inputs = larger(batch, 0)
-            outputs, _, _ = _timed(call, inputs)  # a runtime may compile for a new shape
-            large = []
-            for number in range(1, count + 1):
-                outputs, called, _ = _timed(call, larger(batch, number))
-                large.append(called)
-            size = sum(array.nbytes for array in (*inputs.values(), *numbers(outputs).values()))
-            if min(large) >= enough * typical or size * factor > LARGEST:
-                # Not the first, which whoever computes a single row would compute; and two, since an answer that
-                # is the same for both follows nothing.
-                first = choose(batch - 1)
-                second = (first + 1 + choose(batch - 2)) % (batch - 1)
-                return Growth(batch, large, typical, [1 + first, 1 + second]), outputs
-            batch *= factor
 
 
 def _timed(

@@ -13,6 +13,7 @@ from rich.text import Text
 from assay.evidence import LAYERS
 from assay.measure.statistics import disturbance, spread
 from assay.report import grid, units
+from assay.report.curves import Curve, curves
 from assay.report.selection import Selection
 from assay.report.terminal import status_text
 from assay.schema import OWN, Check, Diagnosis, Evidence, Matrix, MatrixCell, Status, Verdict
@@ -86,6 +87,10 @@ def _parts(cell: MatrixCell) -> Iterator[RenderableType]:
         yield Text()
         yield Text("What was sampled", style="bold")
         yield from _lines(map(_sampled, cell.samples.items()))
+    if grown := list(curves(cell)):
+        yield Text()
+        yield Text("What grew", style="bold")
+        yield from _lines(map(_grown, grown))
     yield Text()
     yield Text(f"{_conclusion(cell)} (docs/judgement.md has the rules.)")
     for what, command in commands(cell):
@@ -103,6 +108,8 @@ def _what(cell: MatrixCell) -> Iterator[str]:
         software = cell.session.environment
         packages = ", ".join(f"{name} {version}" for name, version in sorted(software.packages.items()))
         yield f"session {cell.session.id} on {cell.session.machine.name}: {packages}"
+        if peak := grid.sustained(cell.session):
+            yield f"the machine sustained {peak}"
     if cell.transcript is not None:
         yield f"what it wrote for one of the inputs: {cell.transcript!r}"
     yield from cell.notes
@@ -115,6 +122,14 @@ def _sampled(series: tuple[str, Sequence[float]]) -> str:
     shown = {"median": found.p50, "p90": found.p90, "p99": found.p99, "MAD": found.mad}
     parts = ", ".join(f"{key} {units.duration(value)}" for key, value in shown.items() if value is not None)
     return f"{name.replace('_', ' ')}: {parts}, of {len(samples):,} samples{f'; {reason}' if reason else ''}"
+
+
+def _grown(curve: Curve) -> str:
+    """A curve's points in order."""
+    shown = units.duration if curve.unit == "s" else units.number
+    points = ", ".join(f"{size:g}: {shown(value)}" for size, value in zip(curve.sizes, curve.values, strict=True))
+    unit = "" if curve.unit == "s" else f", {units.plain(curve.unit)}"
+    return f"{curve.name} by {curve.axis}{unit}: {points}"
 
 
 def _failure(cell: MatrixCell) -> Iterator[RenderableType]:

@@ -188,6 +188,15 @@ def sessions(cells: Iterable[MatrixCell]) -> list[tuple[SessionRef, str, list[Ma
     return list(found.values())
 
 
+def sustained(session: SessionRef) -> str:
+    """What its machine sustained before the first cell, in words; nothing where it was not measured."""
+    if not session.peaks:
+        return ""
+    first = session.peaks[0]
+    products = [f"{precision} {units.number(rate.value / 1e9)} GFLOP/s" for precision, rate in first.products.items()]
+    return ", ".join([*products, f"memory {units.number(first.bandwidth.value / 1e9)} GB/s"])
+
+
 @dataclass(frozen=True)
 class Cause:
     """Why some cells are not REAL, in one sentence for all of them."""

@@ -239,6 +239,7 @@ def _environment(matrix: Matrix) -> list[str]:
         return []
     sessions = [
         [safe(backend), _span(ref.id), safe(ref.started_at[:16].replace("T", " ")), safe(ref.machine.name),
+         grid.sustained(ref) or NOTHING,
          safe(ref.environment.python), str(ref.environment.threads), safe(ref.environment.assay),
          safe(", ".join(f"{name} {version}" for name, version in sorted(ref.environment.packages.items()))) or NOTHING]
         for ref, backend, _ in found
@@ -249,7 +250,7 @@ def _environment(matrix: Matrix) -> list[str]:
          safe(", ".join(each.devices)) or NOTHING]
         for each in machines.values()
     ]  # fmt: skip
-    head = ("backend", "session", "started", "machine", "python", "threads", "assay", "packages")
+    head = ("backend", "session", "started", "machine", "sustained", "python", "threads", "assay", "packages")
     return [
         "## Environment",
         as_table(head, sessions),

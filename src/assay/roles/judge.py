@@ -20,14 +20,16 @@ from assay.errors import UsageError, listed
 from assay.evidence import LAYERS as CONSEQUENCES
 from assay.evidence import agreement, digest, placement, provenance, timing, weights
 from assay.evidence.case import Answer, Arrays, Case, Clock, Decoding, Software
+from assay.evidence.operations import counted, decoding_work
 from assay.evidence.reference import Reference
 from assay.families.base import Config, Family, Tensors
 from assay.families.generation import GeneratingFamily
 from assay.installed import Findings
 from assay.measure.clock import FEWEST
 from assay.measure.peak import peak
-from assay.measure.probes import Growth, Repeats
+from assay.measure.probes import Repeats
 from assay.measure.processes import Usage
+from assay.measure.sweep import Growth
 from assay.roles.outputs import Outputs, row
 from assay.roles.phases import PhaseLog
 from assay.schema import Evidence, Precision, Status, Verdict
@@ -50,8 +52,9 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         folder: this role's folder.
 
     Returns:
-        `evidence`, `digests` of the reference, `notes` for the user, the `transcript` of one call, if it has one, and
-        the `suspect` that a diagnosis should look into, if a check says so.
+        `evidence`, the `work` of a call (`assay.evidence.operations`), `digests` of the reference, `notes` for the
+        user, the `transcript` of one call, if it has one, and the `suspect` that a diagnosis should look into, if a
+        check says so.
     """
     import torch
 
@@ -66,7 +69,8 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         reference = Reference(family, checkpoint)
         # As large as a timed call, and the same in every environment: it tells operations and digests.
         fixed = Challenges(family, config, digest.SEED).timed(0)
-        outputs, operations = reference.counted(fixed)
+        outputs, operations = counted(reference, fixed)
+        work = {"operations": operations} | _decoding_work(reference, family, config)
         case = _case(request, family, config, artifact, reference, outputs, operations)
     with phase("evidence"):
         evidence: list[Evidence] = [layer.judge(case) for layer in LAYERS]
@@ -74,11 +78,19 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         digests = digest.digests(outputs, family.masks(fixed), case.traced, case.precision)
     return {
         "evidence": [each.model_dump(mode="json") for each in evidence],
+        "work": work,
         "digests": [each.model_dump(mode="json") for each in digests],
         "notes": _notes(case),
         "transcript": _transcript(case, family),
         "suspect": case.suspect() if _inaccurate(evidence) else None,
     }
+
+
+def _decoding_work(reference: Reference, family: Family, config: Config) -> dict[str, int]:
+    if not isinstance(family, GeneratingFamily):
+        return {}
+    work = decoding_work(reference, family, Challenges(family, config, digest.SEED).decoded(0))
+    return {"prefill": work.prefill, "read": work.read}
 
 
 def _inaccurate(evidence: Sequence[Evidence]) -> bool:

@@ -10,6 +10,7 @@ import secrets
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,19 +18,20 @@ from typing import Any
 from assay import backends, families
 from assay.backends.base import Artifact, Engine, Operation, Tensors
 from assay.challenge import Challenges
-from assay.decoding import decode
+from assay.decoding import Decoded, decode
 from assay.devices import Device
 from assay.evidence.timing import GROWN
 from assay.families.base import Family
 from assay.families.generation import GeneratingFamily
-from assay.measure import memory
-from assay.measure.clock import time_calls, time_decoding
-from assay.measure.probes import growth, numbers, repeats
+from assay.measure import memory, sweep
+from assay.measure.clock import overhead, time_calls, time_decoding
+from assay.measure.probes import Repeats, numbers, repeats
 from assay.measure.processes import adopt_orphans
+from assay.measure.sweep import Growth, Point
 from assay.roles.outputs import Written, row
 from assay.roles.phases import PhaseLog
 from assay.roles.software import mapped_libraries, seen_running, software
-from assay.schema import Precision
+from assay.schema import Precision, Workload
 
 CLOCK = "time"
 """The module whose clock is read: who replaces it there is looked for too."""
@@ -90,7 +92,13 @@ def _measured(
         "unique_memory": memory.unique(),
         "device_memory": _number(engine.device_memory()),
     }
-    probed = _probed(engine, family, challenges, median(timed.samples), phase, written)
+    with phase("repeat"):
+        pairs = _repeats(engine, family, challenges, median(timed.samples))
+    with phase("sweep"):
+        grown, points = _batches(engine, family, challenges, median(timed.samples), pairs["call"], written)
+        swept = {"batch": points, "length": _lengths(engine, family, challenges)}
+        if isinstance(family, GeneratingFamily) and decoding:
+            swept["decoding"] = _decoded_batches(engine, family, challenges, median(decoding["steps"]))
     with phase("trace"):
         written.save("untraced", engine.run(challenges.traced()))
         with seen_running() as ran:
@@ -101,7 +109,10 @@ def _measured(
     return {
         "samples": timed.samples,
         "usage": asdict(timed.usage),
-        **probed,
+        "repeats": {name: asdict(found) for name, found in pairs.items()},
+        "growth": asdict(grown),
+        "swept": {name: [_plain(point) for point in found] for name, found in swept.items() if found},
+        "overhead": overhead(challenges.timed(0), timed.kept[min(timed.kept)]),
         "kept": sorted(timed.kept),
         "decoding": decoding,
         "memory": figures,
@@ -110,24 +121,46 @@ def _measured(
     }
 
 
-def _probed(
-    engine: Engine, family: Family, challenges: Challenges, typical: float, phase: PhaseLog, written: Written
-) -> dict[str, Any]:
-    """Calls that are made twice, prefills that are, and a growing batch."""
-    with phase("repeat"):
-        pairs = {"call": repeats(engine.run, challenges.repeated, typical=typical)}
-        if isinstance(family, GeneratingFamily):
-            pairs["prefill"] = repeats(engine.prefill, challenges.prefilled, typical=typical, before=engine.reset)
-    with phase("grow"):
-        grown, outputs = growth(
-            engine.run, challenges.larger, typical=median(pairs["call"].fresh), enough=GROWN, choose=secrets.randbelow
-        )
-        arrays = {name: array for name, array in numbers(outputs).items() if array.ndim}
-        for number in grown.rows:
-            written.save(f"grown-{number}", {
-                name: row(array, number, pairwise=name in family.pairwise) for name, array in arrays.items()
-            })  # fmt: skip
-    return {"repeats": {name: asdict(found) for name, found in pairs.items()}, "growth": asdict(grown)}
+def _repeats(engine: Engine, family: Family, challenges: Challenges, typical: float) -> dict[str, Repeats]:
+    """Calls that are made twice, and prefills that are."""
+    pairs = {"call": repeats(engine.run, challenges.repeated, typical=typical)}
+    if isinstance(family, GeneratingFamily):
+        pairs["prefill"] = repeats(engine.prefill, challenges.prefilled, typical=typical, before=engine.reset)
+    return pairs
+
+
+def _batches(
+    engine: Engine, family: Family, challenges: Challenges, typical: float, pairs: Repeats, written: Written
+) -> tuple[Growth, list[Point]]:
+    """Growing batches; of the largest one's outputs some rows are kept."""
+    points, grown, outputs = sweep.batches(
+        engine.run, challenges.larger, family.measured,
+        single=typical, small=median(pairs.fresh), enough=GROWN, choose=secrets.randbelow,
+    )  # fmt: skip
+    arrays = {name: array for name, array in numbers(outputs).items() if array.ndim}
+    for number in grown.rows:
+        written.save(f"grown-{number}", {
+            name: row(array, number, pairwise=name in family.pairwise) for name, array in arrays.items()
+        })  # fmt: skip
+    return grown, points
+
+
+def _lengths(engine: Engine, family: Family, challenges: Challenges) -> list[Point]:
+    longer = family.lengths(challenges.config)
+    return sweep.lengths(engine.run, [(each, partial(challenges.longer, each)) for each in longer])
+
+
+def _decoded_batches(
+    engine: Engine, family: GeneratingFamily, challenges: Challenges, typical: float
+) -> list[Point]:  # fmt: skip
+    def sequence(workload: Workload, number: int) -> Decoded:
+        return decode(engine, challenges.prompted(workload, number), workload.new_tokens)
+
+    return sweep.decoded_batches(sequence, family.decoded, single=typical)
+
+
+def _plain(point: Point) -> dict[str, Any]:
+    return {"workload": point.workload.model_dump(), "samples": point.samples}
 
 
 def _decoding(

@@ -58,7 +58,7 @@ class Cells {
 
   evidence(index) {
     const { cells, lists, samples, tables } = this.data;
-    const { numbers, sentences, figures, counts, times: seconds } = Object.fromEntries(
+    const { numbers, sentences, figures, counts, times: seconds, heights } = Object.fromEntries(
       Object.entries(lists).map(([key, columns]) => [key, columns.map((column) => column[index])]));
     return {
       started: cells.started?.[index],
@@ -67,6 +67,7 @@ class Cells {
       diagnosis: cells.diagnosis?.[index] ?? null,
       transcript: cells.transcript?.[index] ?? null,
       samples: Object.fromEntries(Object.entries(samples).filter(([, column]) => column[index]).map(([name, column]) => [name, column[index]])),
+      curves: curvesOf(tables.curves[cells.curves?.[index]] ?? [], heights ?? []),
       notes: (cells.notes?.[index] ?? []).map((each) => tables.texts[each]),
       commands: cells.commands[index].map(([what, command]) => [tables.texts[what], command]),
       workloads: tables.workloads[cells.workloads[index]],
@@ -89,4 +90,14 @@ class Cells {
     if (!its || its.unit !== metric.unit || metric.better === "neither" || !metric.value || !its.value) return null;
     return metric.better === "lower" ? its.value / metric.value : metric.value / its.value;
   }
+}
+
+// Each curve with its points; the heights of all stand one after the other.
+function curvesOf(kinds, heights) {
+  let at = 0;
+  return kinds.map(([name, axis, unit, sizes]) => {
+    const points = sizes.map((size, place) => [size, heights[at + place]]);
+    at += sizes.length;
+    return { name, axis, unit, points };
+  });
 }

@@ -121,6 +121,30 @@ function figureScale(metrics, unit) {
   return scale;
 }
 
+// Lines over what grew, each with the marks of its column: [column, name, curve] for each.
+function curveChart(curves) {
+  const points = curves.flatMap(([, , curve]) => curve.points), { axis, unit } = curves[0][2];
+  const sizes = [...new Set(points.map(([size]) => size))].sort(d3.ascending);
+  const x = d3.scaleLog(d3.extent(sizes), [5, 95]);
+  const [low, high] = d3.extent(points, ([, value]) => value);
+  const y = d3.scaleLog([low / 1.1, high * 1.1], [116, 10]);
+  const ticks = spaced(d3.scaleLog([low / 1.1, high * 1.1], [0, 100]), 4, unit);
+  const told = curves.map(([, name, curve]) => `${name}: ${curve.points.map(([size, value]) => `${size}: ${point(value, unit)}`).join(", ")}`);
+  return chart(150, `By ${axis}, ${ownUnit(unit) ? unit : "time"}: ${told.join("; ")}`,
+    ticks.map((tick) => [line(5, 95, y(tick), y(tick), "grid"), label(0, y(tick) - 2, tickText(tick, unit))]),
+    spacedSizes(sizes, x).map((size) => label(x(size), 134, String(size))),
+    label(95, 148, axis),
+    curves.map(([column, , curve]) => [
+      d3.pairs(curve.points).map(([[from, start], [to, end]]) => line(x(from), x(to), y(start), y(end), `curve column${column % SHAPES.length}`)),
+      curve.points.map(([size, value]) => make("svg:svg", { x: `${x(size)}%`, y: y(value), overflow: "visible" }, shape(column, false)))]));
+}
+
+function spacedSizes(sizes, x) {
+  const kept = [];
+  for (const size of sizes) if (!kept.length || x(size) - x(kept.at(-1)) >= 9) kept.push(size);
+  return kept;
+}
+
 function phaseBar(seconds, longest, role) {
   return chart(12, "", make("svg:rect", { x: 0, y: 1, height: 10, width: `${Math.max(0.4, (100 * seconds) / longest)}%`, rx: 2, class: `phase ${role}` }));
 }

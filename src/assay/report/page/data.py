@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from assay.evidence import LAYERS
 from assay.report import explain, grid, units
+from assay.report.curves import curves
 from assay.report.grid import Row
 from assay.schema import Diagnosis, Evidence, Layer, Matrix, MatrixCell, Metric, Record, Status
 from assay.status import REQUIRED, Conclusions
@@ -31,11 +32,11 @@ A quantile dot plot of twenty: Kay, Kola, Hullman and Munson, When (ish) is My B
 STEPS = 200
 """Places between the shortest and the longest sample that a dot may have: half a percent of its chart."""
 LOG_LINES = 40
-LISTS = frozenset({"numbers", "sentences", "figures", "counts", "times"})
+LISTS = frozenset({"numbers", "sentences", "figures", "counts", "times", "heights"})
 """Keys of a cell that hold lists."""
 EVIDENCE = LISTS | {
     "checks", "metrics", "phases", "open", "notes", "failure", "commands", "workloads", "started", "seconds",
-    "diagnosis", "transcript", "against",
+    "diagnosis", "transcript", "against", "curves",
 }  # fmt: skip
 """Keys of a cell that only its evidence shows."""
 _NANOSECOND, _LARGE = 1e-9, 1e15
@@ -117,7 +118,7 @@ class Packer:
     """Turns cells into plain data: what repeats goes into tables, what is empty is left out."""
 
     def __init__(self) -> None:
-        self.checks, self.metrics, self.phases = Table(), Table(), Table()
+        self.checks, self.metrics, self.phases, self.curves = Table(), Table(), Table(), Table()
         self.sessions, self.checkpoints, self.workloads, self.texts = Table(), Table(), Table(), Table()
 
     def cell(self, cell: MatrixCell, status: Status, reason: str) -> dict[str, Any]:
@@ -138,6 +139,7 @@ class Packer:
             **self._metrics(cell.metrics),
             "phases": self.phases.place([[each.role, each.name] for each in cell.phases]),
             "times": [rounded(each.seconds) for each in cell.phases],
+            **self._curves(cell),
             "notes": [self.texts.place(note) for note in cell.notes],
             "failure": _kept(failure) | {"log": "\n".join(failure.log.splitlines()[-LOG_LINES:])} if failure else None,
             "diagnosis": _diagnosis(cell.diagnosis) if cell.diagnosis else None,
@@ -176,6 +178,14 @@ class Packer:
             ],
             "counts": [each.samples for each in metrics.values()],
         }  # fmt: skip
+
+    def _curves(self, cell: MatrixCell) -> dict[str, Any]:
+        """Which curves over which sizes, one of few lists; and their values, two digits of each."""
+        found = list(curves(cell))
+        return {
+            "curves": self.curves.place([[each.name, each.axis, each.unit, each.sizes] for each in found]),
+            "heights": [rounded(float(f"{value:.1e}")) for each in found for value in each.values],
+        }
 
 
 def _kept(record: Record) -> dict[str, Any]:

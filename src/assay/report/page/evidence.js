@@ -21,6 +21,7 @@ class EvidencePanel {
       cell.transcript === null ? null : section("Transcript", make("p", { class: "note" }, "What it wrote for one of the inputs:"), make("pre", { tabindex: 0, "aria-label": "Transcript" }, cell.transcript)),
       this.metrics(cell),
       this.samples(cell),
+      growth(cell, this.cells),
       phases(cell),
       reproduce(cell),
       setting(cell)));
@@ -134,6 +135,17 @@ function diagnosis({ text, not_examined: notExamined, checks }) {
       make("caption", { class: "unseen" }, "The error after each stage from torch to the runtime"),
       make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "Stage"), make("th", { scope: "col" }, "Error, bound"), make("th", { scope: "col", class: "scale" }, checkAxis()))),
       make("tbody", {}, rows)));
+}
+
+function growth(cell, cells) {
+  if (!cell.curves.length) return null;
+  return section("Scaling", make("div", { class: "pair" }, cell.curves.map((curve) => make("figure", {},
+    make("figcaption", {}, `${curve.name} by ${curve.axis}`, make("span", { class: "note" }, " both scales are logarithmic")),
+    curveChart([[cells.columns.indexOf(cell.backend), cell.backend, curve]]),
+    make("table", { class: "plain numeric" },
+      make("caption", { class: "unseen" }, `${curve.name} by ${curve.axis}`),
+      make("thead", {}, make("tr", {}, make("th", { scope: "col" }, curve.axis), curve.points.map(([size]) => make("th", { scope: "col" }, String(size))))),
+      make("tbody", {}, make("tr", {}, make("th", { scope: "row" }, curve.unit === "s" ? "time" : curve.unit), curve.points.map(([, value]) => make("td", {}, point(value, curve.unit))))))))));
 }
 
 function phases(cell) {

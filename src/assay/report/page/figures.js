@@ -2,7 +2,7 @@
 
 const ROWS_AT_FIRST = 30;
 // What every cell has, first; each kind's own figures follow in the order of the reports.
-const COMMON = ["latency", "peak_memory", "unique_memory", "preprocessing_time", "first_inference_time", "load_time", "compile_time", "export_time"];
+const COMMON = ["latency", "throughput", "model_flops_utilization", "model_bandwidth_utilization", "peak_memory", "unique_memory", "preprocessing_time", "first_inference_time", "load_time", "compile_time", "export_time"];
 
 function drawFigures(place, cells, indices, heading, own) {
   const columns = [...new Set(indices.map((index) => cells.at(index).backend))].sort((a, b) => cells.columns.indexOf(a) - cells.columns.indexOf(b));
@@ -22,7 +22,23 @@ function drawFigures(place, cells, indices, heading, own) {
   place.replaceChildren(
     make("h2", {}, heading),
     make("p", { class: "note" }, "Medians with their 95 % intervals, on a log scale for each metric. × says how many times better than cpu: only for cells that are REAL, of the same checkpoint, precision and workloads, measured on the same machine with as many threads. ~ did not settle; a hollow mark is of a cell that is not REAL."),
+    ...(own ? curveCards(cells, indices) : []),
     groups.length ? make("div", { class: "cards" }, [...mine, ...common].map(([, entries]) => card(cells, columns.filter((column) => entries.some(([cell]) => cell.backend === column)), entries))) : make("p", {}, "Nothing was measured in the cells that the filters leave."));
+}
+
+// Throughput over the batch size and time over the length: a chart for each row, a line for each column.
+function curveCards(cells, indices) {
+  const rows = d3.group([...new Set(indices)].map((index) => cells.at(index)).filter((cell) => cell.curves.length), (cell) => cell.row);
+  if (!rows.size) return [];
+  const cards = [...rows].slice(0, ROWS_AT_FIRST).flatMap(([row, members]) => {
+    const named = d3.group(members.flatMap((cell) => cell.curves.map((curve) => [cell, curve])), ([, curve]) => `${curve.name} by ${curve.axis}`);
+    return [...named].map(([name, found]) => make("figure", {},
+      make("figcaption", {}, `${row.label.startsWith(row.title) && row.model ? `${row.title}, ${row.model}` : row.title}: ${name}`,
+        make("span", { class: "note" }, ` ${found[0][1].unit === "s" ? "lower" : `${found[0][1].unit}, higher`} is better; both scales are logarithmic`)),
+      curveChart(found.map(([cell, curve]) => [cells.columns.indexOf(cell.backend), cell.backend, curve])),
+      make("p", { class: "note" }, found.map(([cell]) => make("a", { href: `#cell=${tidy(cell.address)}` }, sign(cells.columns.indexOf(cell.backend)), ` ${cell.backend} `)))));
+  });
+  return [make("div", { class: "curves pair" }, cards)];
 }
 
 // A line for each row of the matrix: all columns' marks on one scale, and their figures beside it.

@@ -1,26 +1,31 @@
 // Figures for people: assay.report.units once more. tests/report/test_page.py holds the two together.
 
-function number(value) {
+function number(value, digits = 3) {
   const size = Math.abs(value);
   if (size === 0) return "0";
-  if (size >= 99.95) return size < 1e9 ? Math.round(value).toLocaleString("en-US") : exponential(value, 2);
-  const decimals = 2 - Math.floor(Math.log10(Number(size.toExponential(2))));
-  return decimals <= 5 ? value.toFixed(decimals) : exponential(value, 2);
+  if (size >= 10 ** (digits - 1) - 0.05) return size < 1e9 ? Math.round(value).toLocaleString("en-US") : exponential(value, digits - 1);
+  const decimals = digits - 1 - Math.floor(Math.log10(Number(size.toExponential(digits - 1))));
+  return decimals <= 5 ? value.toFixed(decimals) : exponential(value, digits - 1);
 }
 
 function exponential(value, digits) {
   return value.toExponential(digits).replace(/e([+-])(\d)$/, "e$10$2");
 }
 
-function scaled(value, steps) {
+function scaled(value, steps, digits) {
   const [factor, unit] = steps.find(([least]) => Math.abs(value) >= least) ?? steps.at(-1);
-  return `${number(value / factor)} ${unit}`;
+  return `${number(value / factor, digits)} ${unit}`;
 }
 
-function quantity(value, unit) {
-  if (unit === "s") return scaled(value, [[1, "s"], [1e-3, "ms"], [1e-6, "µs"]]);
-  if (unit === "B") return scaled(value, [[2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"], [1, "B"]]);
-  return `${number(value)} ${unit}`;
+function quantity(value, unit, digits) {
+  if (unit === "s") return scaled(value, [[1, "s"], [1e-3, "ms"], [1e-6, "µs"]], digits);
+  if (unit === "B") return scaled(value, [[2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"], [1, "B"]], digits);
+  return `${number(value, digits)} ${unit}`;
+}
+
+// A point of a curve: packed with two digits, which are more than its chart shows.
+function point(value, unit) {
+  return ownUnit(unit) ? number(value, 2) : quantity(value, unit, 2);
 }
 
 // A unit that no prefix is put before.

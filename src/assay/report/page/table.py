@@ -206,7 +206,7 @@ def _environment(matrix: Matrix) -> Iterator[str]:
         return
     yield '<section id="environment"><h2>Environment</h2><div class="scroll" role="region" tabindex="0" '
     yield 'aria-label="Environment"><table class="plain"><thead><tr>'
-    heads = ("Backend", "Started", "Machine", "Threads", "Python", "Packages")
+    heads = ("Backend", "Started", "Machine", "Sustained", "Threads", "Python", "Packages")
     yield "".join(f'<th scope="col">{head}</th>' for head in heads) + "</tr></thead><tbody>"
     for ref, backend, _ in found[:MANY]:
         software, machine = ref.environment, ref.machine
@@ -214,7 +214,7 @@ def _environment(matrix: Matrix) -> Iterator[str]:
         place = ", ".join([f"{machine.name}: {machine.processor}", f"{machine.cores} cores",
                            units.amount(machine.memory), machine.system, *machine.devices])  # fmt: skip
         started = ref.started_at[:16].replace("T", " ")
-        yield _line(backend, (started, place, str(software.threads), software.python, packages or "—"))
+        yield _line(backend, (started, place, grid.sustained(ref) or "—", str(software.threads), software.python, packages or "—"))
     yield "</tbody></table></div>"
     if len(found) > MANY:
         yield f"<p>{len(found) - MANY:,} further sessions are in STATUS.md.</p>"
