@@ -183,7 +183,7 @@ def _causes(matrix: Matrix, statuses: Conclusions) -> Iterator[str]:
         looked = f"<small>Looked for: {_text('; '.join(cause.looked_for))}</small>" if cause.looked_for else ""
         yield (
             f'<li><span class="status {cause.status}"><b>{grid.GLYPHS[cause.status]}</b> {cause.status}</span>'
-            f"<span>{_text(cause.where(matrix))}</span><span>{_text(cause.reason)}{looked}</span></li>"
+            f"<span>{_text(cause.where)}</span><span>{_text(cause.reason)}{looked}</span></li>"
         )
     yield "</ul>"
     if len(causes) > MANY:
