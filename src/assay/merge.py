@@ -37,6 +37,8 @@ COMPARED = ("assay", "torch", "transformers")
 _KINDS = {"planned": "session report", "known_failures": "list of known failures", "cells": "matrix"}
 """What a file is, by the first of these keys that it has."""
 
+_FIELDS = tuple(Cell.model_fields)
+
 _T = TypeVar("_T", SessionReport, Matrix, KnownFailures)
 _Slot = tuple[str, str, Precision]
 _Age = tuple[datetime, str, int]
@@ -265,7 +267,7 @@ def _observed(report: SessionReport) -> Iterable[_Seen]:
 
 
 def _matrix_cell(cell: Cell, session: SessionRef) -> MatrixCell:
-    return MatrixCell.model_validate({**dict(cell), "session": session})
+    return MatrixCell.model_validate({name: getattr(cell, name) for name in _FIELDS} | {"session": session})
 
 
 def _moment(text: str) -> datetime:

@@ -139,11 +139,15 @@ class Evidence(Concluding):
 
     @cached_property
     def _deciding(self) -> Check | None:
-        for verdict in (Verdict.FAILED, Verdict.NOT_JUDGED):
-            found = next((check for check in self.checks if check.verdict is verdict), None)
-            if found:
-                return found
-        return self.checks[0] if self.checks else None
+        """The first check that failed, else the first that could not be judged, else the first."""
+        unjudged = None
+        for check in self.checks:
+            verdict = check.verdict
+            if verdict is Verdict.FAILED:
+                return check
+            if verdict is Verdict.NOT_JUDGED and unjudged is None:
+                unjudged = check
+        return unjudged or (self.checks[0] if self.checks else None)
 
     @computed_field  # type: ignore[prop-decorator]
     @property

@@ -54,6 +54,7 @@ def _failed_checks(cell: Cell) -> list[tuple[Status, str]]:
     return [
         (LAYERS[evidence.layer].get(check.name, Status.UNPROVEN), check.text)
         for evidence in cell.evidence
+        if evidence.verdict is Verdict.FAILED
         for check in evidence.checks
         if check.verdict is Verdict.FAILED
     ]
