@@ -11,7 +11,6 @@ from assay import families
 from assay.errors import UsageError
 from assay.report import units
 from assay.schema import OWN, Cell, Check, CheckpointRef, Layer, Matrix, MatrixCell, Precision, SessionRef, Status
-from assay.status import Conclusions
 
 GLYPHS: Mapping[Status, str] = {
     Status.REAL: "✔",
@@ -222,21 +221,15 @@ def _column(cell: MatrixCell) -> _Column:
     return cell.backend, cell.size, cell.precision
 
 
-def causes(matrix: Matrix, statuses: Conclusions | None = None) -> list[Cause]:
-    """Every cell that is not REAL, those with the same cause together; the gravest statuses first.
-
-    Args:
-        statuses: what the caller has concluded of cells already.
-    """
+def causes(matrix: Matrix) -> list[Cause]:
+    """Every cell that is not REAL, those with the same cause together; the gravest statuses first."""
     found: dict[Cause, Cause] = {}
     columns = Counter(map(_column, matrix.cells))
-    statuses = statuses or Conclusions()
     for cell in matrix.cells:
-        status, reason = statuses.of(cell)
-        if status is not Status.REAL:
+        if cell.status is not Status.REAL:
             looked_for = cell.unavailable.looked_for if cell.unavailable else ()
-            reason = f"{reason}; {cell.diagnosis.text}" if cell.diagnosis else reason
-            cause = Cause(status, units.plain(reason), tuple(map(units.plain, looked_for)), [], columns)
+            reason = f"{cell.reason}; {cell.diagnosis.text}" if cell.diagnosis else cell.reason
+            cause = Cause(cell.status, units.plain(reason), tuple(map(units.plain, looked_for)), [], columns)
             found.setdefault(cause, cause).cells.append(cell)
     order = (Status.MOCK, Status.FALLBACK, Status.INACCURATE, Status.FAILED, Status.UNPROVEN)
     rank = {status: index for index, status in enumerate((*order, Status.UNAVAILABLE, Status.PENDING))}

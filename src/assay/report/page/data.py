@@ -18,7 +18,7 @@ from assay.evidence import LAYERS
 from assay.report import explain, grid, units
 from assay.report.grid import Row
 from assay.schema import Diagnosis, Evidence, Layer, Matrix, MatrixCell, Metric, Record, Status
-from assay.status import REQUIRED, Conclusions
+from assay.status import REQUIRED
 
 if TYPE_CHECKING:
     from assay.report.page.difference import Difference
@@ -66,15 +66,15 @@ def _address(cell: MatrixCell) -> str:
     return "/".join(quote(part, safe="") for part in parts)
 
 
-def baseline(cell: MatrixCell, row: Row, statuses: Conclusions) -> MatrixCell | None:
+def baseline(cell: MatrixCell, row: Row) -> MatrixCell | None:
     """The cell of the CPU column that this one may be compared with: only like with like.
 
     Both are REAL, of the same checkpoint, precision (those are the row's) and workloads, and ran on one machine with
     equally many threads.
     """
-    if cell.backend == BASELINE or not statuses.real(cell):
+    if cell.backend == BASELINE or cell.status is not Status.REAL:
         return None
-    candidates = (other for other in row.cells.get(BASELINE, ()) if statuses.real(other))
+    candidates = (other for other in row.cells.get(BASELINE, ()) if other.status is Status.REAL)
     return next((other for other in candidates if _setting(other) == _setting(cell)), None)
 
 
@@ -122,7 +122,7 @@ class Packer:
         self.checks, self.metrics, self.phases = Table(), Table(), Table()
         self.sessions, self.checkpoints, self.workloads, self.texts = Table(), Table(), Table(), Table()
 
-    def cell(self, cell: MatrixCell, status: Status, reason: str) -> dict[str, Any]:
+    def cell(self, cell: MatrixCell) -> dict[str, Any]:
         """One cell; numbers keep the digits that are shown (`assay.report.units`)."""
         failure, absent = cell.failure, cell.unavailable
         found = {
@@ -130,8 +130,8 @@ class Packer:
             "size": cell.size,
             "precision": str(cell.precision),
             "device": cell.device,
-            "status": str(status),
-            "reason": self.texts.place(reason),
+            "status": str(cell.status),
+            "reason": self.texts.place(cell.reason),
             "checkpoint": self._shared(self.checkpoints, cell.checkpoint),
             "session": self._shared(self.sessions, cell.session),
             "workloads": self.workloads.place([_kept(each) for each in cell.workloads]),
@@ -228,7 +228,6 @@ def dots(samples: Sequence[float]) -> list[float | int | None]:
 def pack(
     matrix: Matrix,
     rows: Sequence[Row],
-    statuses: Conclusions,
     waiting: Sequence[str],
     difference: Difference | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -239,19 +238,18 @@ def pack(
 
     Args:
         rows: those of the matrix. A cell that stands in several belongs to the first.
-        statuses: what the cells were concluded to be.
         waiting: the HTML of the last rows, which the page adds to its table when they are asked for.
         difference: to the baseline, if there is one.
     """
     packer, columns = Packer(), grid.columns(matrix)
     where = {id(cell): index for index, cell in enumerate(matrix.cells)}
     groups = list(dict.fromkeys((row.size, row.precision) for row in rows))
-    cells = [packer.cell(cell, *statuses.of(cell)) for cell in matrix.cells]
+    cells = [packer.cell(cell) for cell in matrix.cells]
     for number, row in enumerate(rows):
         for cell in (each for place in row.cells.values() for each in place):
             mine = cells[where[id(cell)]]
             mine.setdefault("row", number)
-            if (other := baseline(cell, row, statuses)) is not None:
+            if (other := baseline(cell, row)) is not None:
                 mine.setdefault("baseline", where[id(other)])
     for plain, address in zip(cells, addresses(matrix.cells), strict=True):
         plain["address"] = address
