@@ -18,7 +18,7 @@ from assay.compare import Comparison, Side, compare
 from assay.merge import merge
 from assay.pairing import pairs
 from assay.schema import Cell, Check, Layer, Matrix, MatrixCell, Metric, SessionReport, Status
-from assay.status import Conclusions, conclude
+from assay.status import conclude
 from tests import strategies as make
 
 REAL = make.evidence()
@@ -147,12 +147,12 @@ def test_a_cell_is_concluded_once_and_by_its_evidence(monkeypatch: pytest.Monkey
         asked.append(id(cell))
         return conclude(cell)
 
-    before, after, statuses = make.full_matrix(), make.full_matrix(), Conclusions()
+    before, after = make.full_matrix(), make.full_matrix()
     with monkeypatch.context() as patch:
         patch.setattr("assay.status.conclude", counted)
-        compare(Side(before, None), Side(after, None), statuses=statuses)
+        compare(Side(before, None), Side(after, None))
     assert len(asked) == len(set(asked)) > 0
-    assert all(statuses.of(cell) == (cell.status, cell.reason) for cell in (*before.cells, *after.cells))
+    assert all(conclude(cell) == (cell.status, cell.reason) for cell in (*before.cells, *after.cells))
 
 
 @settings(max_examples=30)

@@ -318,19 +318,21 @@ def broken(data: dict[str, Any], *path: Any, value: Any) -> bytes:
         (b"", "is not JSON, or was cut off"),
         (b"\xff\xfe\x00", "is not UTF-8 text"),
         (b"[1, 2", "is not JSON, or was cut off"),
-        (b"[" * 100_000, "is not JSON that can be read"),
+        (b"[" * 100_000, "recursion limit exceeded"),
         (b"[]", "is not a session report of assay"),
         (b'{"name": "package"}', "it has no schema_version"),
         (b'{"schema_version": 2}', "schema_version 2 is newer than this assay reads (1)"),
         (b'{"schema_version": "1"}', "schema_version: should be a whole number"),
         (b'{"schema_version": 1}', "is not a session report"),
-        (b'{"schema_version": 1, "planned": [], "seconds": NaN}', "NaN"),
         (lambda data: json.dumps(data).encode()[:-50], "was cut off"),
         (lambda data: broken(data, "cells", 0, "metrics", "latency", "value", value="fast"),
          "cells[0].metrics.latency.value: "),
         (lambda data: broken(data, "cells", 0, "metrics", "latency", "colour", value="red"),
          "cells[0].metrics.latency.colour: unknown key"),
-        (lambda data: broken(data, "cells", 0, "evidence", 1, "checks", 0, "value", value=1e999), "NaN|Infinity"),
+        (lambda data: broken(data, "cells", 0, "evidence", 1, "checks", 0, "value", value=float("nan")),
+         "cells[0].evidence[1].checks[0].value: Input should be a finite number"),
+        (lambda data: broken(data, "cells", 0, "samples", "latency", 2, value=1e999),
+         "cells[0].samples.latency[2]: Input should be a finite number"),
         (lambda data: broken(data, "cells", 0, "checkpoint", "sha256", value="abc"), "cells[0].checkpoint.sha256: "),
         (lambda data: broken(data, "started_at", value="yesterday"), "started_at: "),
         (lambda data: broken(data, "started_at", value="2026-01-01"), "started_at: must name its time zone"),
@@ -348,7 +350,7 @@ def test_what_cannot_be_read_is_named_and_skipped(tmp_path: Path, content: Any, 
     (problem,) = problems
     assert problem.path == tmp_path / "bad.json"
     assert "\n" not in problem.reason
-    assert any(part in problem.reason for part in reason.split("|"))
+    assert reason in problem.reason
 
 
 def test_a_matrix_is_no_session_report_and_the_other_way_round(tmp_path: Path) -> None:

@@ -92,6 +92,16 @@ def test_stored_words_are_not_believed() -> None:
     assert read.cells[0].status is Status.INACCURATE
 
 
+def test_what_was_concluded_stays_with_its_record_and_in_no_copy_of_it() -> None:
+    cell = make.cell()
+    assert (cell.status, cell.evidence[0].verdict) == (Status.REAL, Verdict.PASSED)
+    assert dict(cell).keys() == Cell.model_fields.keys()
+    assert cell == make.cell()
+    failed = cell.evidence[0].model_copy(update={"checks": (make.check("error", passed=False),)})
+    copy = cell.model_copy(update={"evidence": (failed, *cell.evidence[1:])})
+    assert (copy.status, failed.verdict, cell.status) == (Status.INACCURATE, Verdict.FAILED, Status.REAL)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_figures_are_finite(value: float) -> None:
     with pytest.raises(ValidationError, match="finite"):

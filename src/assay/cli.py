@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +18,7 @@ from assay.errors import UsageError, counted, unknown
 
 if TYPE_CHECKING:
     from assay.plan import Plan
-    from assay.report.selection import Selection
-    from assay.schema import Cell, Matrix
+    from assay.schema import Cell
 
 REPLAYS = "replays"
 """Where reports of replays go, beside `sessions`: inputs that were known before prove less, and no merge reads them."""
@@ -61,7 +62,20 @@ def _dispatch(argv: list[str]) -> int:
         if rest[0].startswith("-"):
             raise unknown("option", rest[0].partition("=")[0], command.options)
         raise UsageError(f"unexpected argument {rest[0]!r}; see `{command.prog} --help`")
-    return COMMANDS[arguments.command](arguments)
+    if arguments.command == "run":
+        return _run(arguments)
+    with nothing_collected():
+        return COMMANDS[arguments.command](arguments)
+
+
+@contextmanager
+def nothing_collected() -> Iterator[None]:
+    """Python looks for no garbage: a command's records are none until it ends, and to look at many takes longest."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _planned(arguments: argparse.Namespace) -> tuple[Plan, Cell | None]:
@@ -171,7 +185,7 @@ def _merge(arguments: argparse.Namespace) -> int:
     from assay import backends, compare, expect, export, families
     from assay import merge as merging
     from assay.files import write_atomically
-    from assay.report import markdown, page
+    from assay.report import markdown, page, terminal
 
     if not any(path.exists() for path in arguments.paths):
         missing = ", ".join(map(str, arguments.paths))
@@ -188,11 +202,15 @@ def _merge(arguments: argparse.Namespace) -> int:
         raise UsageError(f"{what} that can be read in {where}; `assay run --backend cpu` writes one")
     matrix = merging.merge(reports, families.names(), backends.names())
     _writable(arguments.output)
-    write_atomically(arguments.output / "matrix.json", matrix.model_dump_json(indent=1) + "\n")
+    text = matrix.model_dump_json(indent=1)
+    write_atomically(arguments.output / "matrix.json", text + "\n")
     write_atomically(arguments.output / "STATUS.md", markdown.render(matrix))
     write_atomically(arguments.output / "index.html", page.render(matrix, baseline))
     export.write("junit", matrix, arguments.output)
-    _print(matrix, as_json=arguments.json)
+    if arguments.json:
+        print(text)
+    else:
+        terminal.print_matrix(matrix, most=terminal.MOST)
     surprises = expect.surprises([cell for cell in matrix.cells if cell.session], known) if arguments.expect else ()
     _complain(surprises)
     return BAD if problems or surprises else OK
@@ -267,11 +285,16 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _show(arguments: argparse.Namespace) -> int:
     from assay.merge import read_matrix
     from assay.report.selection import LATENCY, Selection
+    from assay.report.terminal import print_matrix
 
     selection = Selection(
         _names(arguments.family), _names(arguments.backend), arguments.metric or LATENCY, arguments.sort
     )
-    _print(read_matrix(arguments.matrix), as_json=arguments.json, selection=selection)
+    matrix = read_matrix(arguments.matrix)
+    if arguments.json:
+        print(selection.of(matrix).model_dump_json(indent=1))
+    else:
+        print_matrix(matrix, selection=selection)
     return OK
 
 
@@ -290,15 +313,6 @@ def _explain(arguments: argparse.Namespace) -> int:
     else:
         explain.print_cells(cells)
     return OK
-
-
-def _print(matrix: Matrix, *, as_json: bool, selection: Selection | None = None) -> None:
-    if as_json:
-        print((selection.of(matrix) if selection else matrix).model_dump_json(indent=1))
-    else:
-        from assay.report.terminal import EVERYTHING, print_matrix
-
-        print_matrix(matrix, selection=selection or EVERYTHING)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

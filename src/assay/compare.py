@@ -21,7 +21,6 @@ from assay.pairing import Pair, by_weights, pairs, unmet, weights
 from assay.report import grid
 from assay.report.names import names
 from assay.schema import Matrix, MatrixCell, Metric, Status
-from assay.status import Conclusions
 
 THRESHOLD = 0.05
 """The least relative change of a figure that anybody should hear of."""
@@ -177,17 +176,12 @@ def update(path: Path, base: Side, new: Side) -> None:
     write_atomically(path, new.matrix.model_dump_json(indent=1) + "\n")
 
 
-def compare(
-    base: Side, new: Side, threshold: float = THRESHOLD, *, paired: Sequence[Pair] | None = None,
-    statuses: Conclusions | None = None,
-) -> Comparison:  # fmt: skip
+def compare(base: Side, new: Side, threshold: float = THRESHOLD, *, paired: Sequence[Pair] | None = None) -> Comparison:
     """What changed from one side to the other.
 
     Args:
         paired: the `pairs` of the two, where the caller has them already.
-        statuses: what the caller has concluded of cells already.
     """
-    statuses = statuses or Conclusions()
     paired = [
         pair for pair in (pairs(base.matrix.cells, new.matrix.cells) if paired is None else paired)
         if new.asked is None or (pair.old.backend, pair.old.family) in new.asked
@@ -198,13 +192,13 @@ def compare(
     figures: list[_Figure] = []
     for pair in run:
         name, old, other = pair.name, pair.old, pair.new
-        found.statuses.extend(_status_change(pair, statuses))
-        if other and statuses.real(old) and statuses.real(other):
+        found.statuses.extend(_status_change(pair))
+        if other and old.status is other.status is Status.REAL:
             found.errors.extend(_error_change(name, old, other))
             if why := incomparable(old, other):
                 found.apart.setdefault(why, []).append(name)
             else:
-                sides = (_runs(each, again[weights(each)], statuses) for each, again in ((old, older), (other, newer)))
+                sides = (_runs(each, again[weights(each)]) for each, again in ((old, older), (other, newer)))
                 figures += _figures(name, *sides)
     changes, common = _metric_changes(figures, threshold)
     found.metrics.extend(changes)
@@ -228,9 +222,9 @@ def incomparable(old: MatrixCell, new: MatrixCell) -> str:
     return next((why for why, (one, other) in facts.items() if one != other), "")
 
 
-def _status_change(pair: Pair, statuses: Conclusions) -> Iterable[StatusChange]:
-    before, _ = statuses.of(pair.old)
-    status, reason = statuses.of(pair.new) if pair.new else (Status.PENDING, "is not there any more")
+def _status_change(pair: Pair) -> Iterable[StatusChange]:
+    before, new = pair.old.status, pair.new
+    status, reason = (new.status, new.reason) if new else (Status.PENDING, "is not there any more")
     if before is not status:
         verdict: Verdict = "change"
         if Status.REAL in (before, status):
@@ -249,11 +243,11 @@ def _share(cell: MatrixCell) -> float | None:
     return check.value / check.bound if check and check.value is not None and check.bound else None
 
 
-def _runs(cell: MatrixCell, superseded: Iterable[MatrixCell], statuses: Conclusions) -> list[MatrixCell]:
+def _runs(cell: MatrixCell, superseded: Iterable[MatrixCell]) -> list[MatrixCell]:
     """The cell, and what it superseded on an equal machine with equal software: the same thing measured again."""
     return [cell] + [
         other for other in superseded
-        if statuses.of(other)[0] is statuses.of(cell)[0] and not incomparable(cell, other)
+        if other.status is cell.status and not incomparable(cell, other)
         and cell.session and other.session
         and (cell.session.environment.assay, cell.session.environment.packages)
         == (other.session.environment.assay, other.session.environment.packages)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from assay.errors import UsageError, listed
 from assay.evidence.digest import groups
@@ -36,6 +37,8 @@ COMPARED = ("assay", "torch", "transformers")
 
 _KINDS = {"planned": "session report", "known_failures": "list of known failures", "cells": "matrix"}
 """What a file is, by the first of these keys that it has."""
+
+_FIELDS = tuple(Cell.model_fields)
 
 _T = TypeVar("_T", SessionReport, Matrix, KnownFailures)
 _Slot = tuple[str, str, Precision]
@@ -123,20 +126,13 @@ def parse(data: Any, model: type[_T]) -> _T:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        return from_json(path.read_bytes().decode())
     except OSError as error:
         raise Unreadable(f"cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise Unreadable("is not UTF-8 text") from error
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise Unreadable(f"is not JSON, or was cut off: {error.msg} at {where}") from error
-    except (ValueError, RecursionError) as error:
-        raise Unreadable(f"is not JSON that can be read: {error}") from error
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number")
+    except ValueError as error:
+        raise Unreadable(f"is not JSON, or was cut off: {error}") from error
 
 
 def _recognise(data: Any, model: type[SessionReport | Matrix | KnownFailures]) -> None:
@@ -201,15 +197,17 @@ class _Seen:
         checkpoint = self.cell.checkpoint
         return (checkpoint.sha256 if checkpoint else (self.machine,), self.cell.workloads, self.cell.device)
 
-    def outdated_by(self, failure: _Seen) -> bool:
+    def outdated_by(self, failures: Mapping[object, _Age]) -> bool:
         """Whether a newer failure before the checkpoint was known says that this no longer holds.
 
         It speaks for its own machine and device alone, and of test models: which of the user's
         checkpoints failed is not known.
+
+        Args:
+            failures: the newest of each machine and device.
         """
         known = self.cell.checkpoint is None or self.cell.checkpoint.source == "local"
-        same = (self.machine, self.cell.device) == (failure.machine, failure.cell.device)
-        return known and same and self.age < failure.age
+        return known and self.age < failures.get((self.machine, self.cell.device), self.age)
 
 
 def merge(reports: Iterable[SessionReport], families: Sequence[str], backends: Sequence[str]) -> Matrix:
@@ -230,9 +228,9 @@ def merge(reports: Iterable[SessionReport], families: Sequence[str], backends: S
     shown: list[_Seen] = []
     superseded: list[_Seen] = []
     for group in places.values():
-        chosen = _chosen(group)
-        shown += chosen
-        superseded += [seen for seen in group if not any(seen is other for other in chosen)]
+        chosen = {id(seen): seen for seen in _chosen(group)}
+        shown += chosen.values()
+        superseded += [seen for seen in group if id(seen) not in chosen]
     rows = _ordered(families, [seen.cell.family for seen in shown])
     columns = _ordered(backends, [seen.cell.backend for seen in shown])
     shown += _pending(shown, rows, columns)
@@ -247,13 +245,17 @@ def merge(reports: Iterable[SessionReport], families: Sequence[str], backends: S
 
 def _latest(reports: Iterable[SessionReport]) -> list[SessionReport]:
     """One report a session: a resumed one rewrites its file, and copies may be older."""
-    latest: dict[str, tuple[tuple[object, ...], SessionReport]] = {}
+    latest: dict[str, SessionReport] = {}
     for report in reports:
-        finished = _moment(report.finished_at) if report.finished_at else datetime.min.replace(tzinfo=UTC)
-        rank = (len(report.cells), finished, report.model_dump_json())
-        if report.id not in latest or latest[report.id][0] < rank:
-            latest[report.id] = (rank, report)
-    return [report for _, report in latest.values()]
+        known = latest.setdefault(report.id, report)
+        if known is not report and _rank(known) < _rank(report):
+            latest[report.id] = report
+    return list(latest.values())
+
+
+def _rank(report: SessionReport) -> tuple[object, ...]:
+    finished = _moment(report.finished_at) if report.finished_at else datetime.min.replace(tzinfo=UTC)
+    return len(report.cells), finished, report.model_dump_json()
 
 
 def _observed(report: SessionReport) -> Iterable[_Seen]:
@@ -270,7 +272,7 @@ def _observed(report: SessionReport) -> Iterable[_Seen]:
 
 
 def _matrix_cell(cell: Cell, session: SessionRef) -> MatrixCell:
-    return MatrixCell.model_validate({**dict(cell), "session": session})
+    return MatrixCell.model_validate({name: getattr(cell, name) for name in _FIELDS} | {"session": session})
 
 
 def _moment(text: str) -> datetime:
@@ -282,20 +284,27 @@ def _chosen(group: Sequence[_Seen]) -> list[_Seen]:
     judged = [seen for seen in group if seen.judged]
     if not judged:
         return [max(group, key=lambda seen: (seen.cell.unavailable is not None, seen.age))]
-    early = [seen for seen in judged if seen.cell.checkpoint is None]
+    failures: dict[object, _Age] = _newest(
+        ((seen.machine, seen.cell.device), seen.age) for seen in judged if seen.cell.checkpoint is None
+    )
     newest: dict[tuple[object, ...], _Seen] = {}
     for seen in judged:
         key = seen.key()
-        if not any(seen.outdated_by(failure) for failure in early) and (
-            key not in newest or newest[key].age < seen.age
-        ):
+        if not seen.outdated_by(failures) and (key not in newest or newest[key].age < seen.age):
             newest[key] = seen
-    whole = [seen for seen in newest.values() if seen.cell.checkpoint is not None]
-    return whole + [
+    whole = _newest((seen.cell.device, seen.age) for seen in newest.values() if seen.cell.checkpoint)
+    return [
         seen for seen in newest.values()
-        if seen.cell.checkpoint is None
-        and not any(other.cell.device == seen.cell.device and other.age > seen.age for other in whole)
+        if seen.cell.checkpoint or whole.get(seen.cell.device, seen.age) <= seen.age
     ]  # fmt: skip
+
+
+def _newest(ages: Iterable[tuple[object, _Age]]) -> dict[object, _Age]:
+    """The newest age of each name."""
+    found: dict[object, _Age] = {}
+    for name, age in ages:
+        found[name] = max(age, found.get(name, age))
+    return found
 
 
 def _pending(shown: Sequence[_Seen], families: Sequence[str], backends: Sequence[str]) -> list[_Seen]:

@@ -7,11 +7,10 @@ of the JSON and ignored when it is read back, because assay concludes them anew 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Literal
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, computed_field, field_validator, model_validator
 
@@ -59,42 +58,58 @@ class Precision(StrEnum):
     F16 = "f16"
 
 
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise ValueError("must be a finite number")
-    return value
-
-
 def _moment(value: str) -> str:
     if datetime.fromisoformat(value).tzinfo is None:
         raise ValueError("must name its time zone")
     return value
 
 
-Finite = Annotated[float, AfterValidator(_finite)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Timestamp = Annotated[str, AfterValidator(_moment)]
 """ISO 8601 with its offset from UTC, so that reports of different machines can be put in order."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Record(BaseModel):
-    """A frozen record; `derived` names the keys that are written but never read."""
+    """A frozen record."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
-    derived: ClassVar[frozenset[str]] = frozenset()
+
+
+class Concluding(Record):
+    """A record with computed fields, which are written but never read.
+
+    What it concludes of its numbers is kept beside its fields, by `cached_property` under a name with an underscore:
+    pydantic compares, lists and writes fields alone.
+    """
+
+    model_config = ConfigDict(ignored_types=(cached_property,))
+    _derived: ClassVar[tuple[str, ...]]
+
+    def __copy__(self) -> Self:
+        """Without what was concluded: a copy may be given other numbers."""
+        copied = super().__copy__()
+        for name in copied.__dict__.keys() - type(self).model_fields:
+            del copied.__dict__[name]
+        return copied
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        cls._derived = tuple(cls.model_computed_fields)
 
     @model_validator(mode="before")
     @classmethod
     def _drop_derived(cls, data: Any) -> Any:
-        if isinstance(data, Mapping):
-            return {key: value for key, value in data.items() if key not in cls.derived}
+        if isinstance(data, dict):
+            data = data.copy()
+            for name in cls._derived:
+                data.pop(name, None)
         return data
 
 
-class Check(Record):
+class Check(Concluding):
     """One number against one bound. A check without a number could not be judged; `text` says why."""
 
-    derived = frozenset({"verdict"})
     name: str
     value: Finite | None = None
     bound: Finite | None = None
@@ -111,10 +126,9 @@ class Check(Record):
         return Verdict.PASSED if kept else Verdict.FAILED
 
 
-class Evidence(Record):
+class Evidence(Concluding):
     """The checks of one layer. Verdict, value, bound and text are those of its deciding check."""
 
-    derived = frozenset({"verdict", "value", "bound", "text"})
     layer: Layer
     checks: tuple[Check, ...] = ()
     not_judged: str | None = None
@@ -123,18 +137,23 @@ class Evidence(Record):
         """The check of that name, if this layer made it."""
         return next((check for check in self.checks if check.name == name), None)
 
+    @cached_property
     def _deciding(self) -> Check | None:
-        for verdict in (Verdict.FAILED, Verdict.NOT_JUDGED):
-            found = next((check for check in self.checks if check.verdict is verdict), None)
-            if found:
-                return found
-        return self.checks[0] if self.checks else None
+        """The first check that failed, else the first that could not be judged, else the first."""
+        unjudged = None
+        for check in self.checks:
+            verdict = check.verdict
+            if verdict is Verdict.FAILED:
+                return check
+            if verdict is Verdict.NOT_JUDGED and unjudged is None:
+                unjudged = check
+        return unjudged or (self.checks[0] if self.checks else None)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def verdict(self) -> Verdict:
         """Failed if any check failed; passed only if every check passed."""
-        deciding = self._deciding()
+        deciding = self._deciding
         if self.not_judged is not None and (deciding is None or deciding.verdict is Verdict.PASSED):
             return Verdict.NOT_JUDGED
         return deciding.verdict if deciding else Verdict.NOT_JUDGED
@@ -143,27 +162,27 @@ class Evidence(Record):
     @property
     def value(self) -> float | None:
         """The deciding check's number."""
-        deciding = self._deciding()
+        deciding = self._deciding
         return deciding.value if deciding else None
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def bound(self) -> float | None:
         """The deciding check's bound."""
-        deciding = self._deciding()
+        deciding = self._deciding
         return deciding.bound if deciding else None
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def text(self) -> str:
         """One sentence for people."""
-        deciding = self._deciding()
+        deciding = self._deciding
         if deciding and not (self.not_judged and deciding.verdict is Verdict.PASSED):
             return deciding.text
         return self.not_judged or "no check was made"
 
 
-class Diagnosis(Record):
+class Diagnosis(Concluding):
     """Where the difference of a cell that is INACCURATE enters, told by one judged call.
 
     Attributes:
@@ -175,7 +194,6 @@ class Diagnosis(Record):
         not_examined: why no layer is named, or no stage.
     """
 
-    derived = frozenset({"guilty", "text"})
     call: str
     weights: Literal["checkpoint", "twin"] = "checkpoint"
     stages: tuple[Check, ...] = ()
@@ -282,7 +300,7 @@ class Swept(Record):
     time: Metric
 
 
-class Cell(Record):
+class Cell(Concluding):
     """One family on one backend in one session: what was observed. The status is derived.
 
     `software` has the version of every distribution whose files the runner used, `digests` what its judge's reference
@@ -293,7 +311,6 @@ class Cell(Record):
     measured one: by `batch`, by `length`, and the batches of `decoding`.
     """
 
-    derived = frozenset({"status", "reason"})
     family: str
     backend: str
     size: str
@@ -329,21 +346,23 @@ class Cell(Record):
         """This cell's evidence of one layer."""
         return next((evidence for evidence in self.evidence if evidence.layer is layer), None)
 
+    @cached_property
+    def _conclusion(self) -> tuple[Status, str]:
+        from assay.status import conclude
+
+        return conclude(self)
+
     @computed_field  # type: ignore[prop-decorator]
     @property
     def status(self) -> Status:
         """Concluded from the evidence (`assay.status`)."""
-        from assay.status import conclude
-
-        return conclude(self)[0]
+        return self._conclusion[0]
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def reason(self) -> str:
         """Why this status, in a sentence or two."""
-        from assay.status import conclude
-
-        return conclude(self)[1]
+        return self._conclusion[1]
 
 
 class Machine(Record):

@@ -31,29 +31,11 @@ def conclude(cell: Cell) -> tuple[Status, str]:
     return Status.REAL, "agreement, weights, placement and timing passed"
 
 
-class Conclusions:
-    """Concludes each cell once, however often it is asked for: of ten thousand cells every time counts."""
-
-    def __init__(self) -> None:
-        # The cell is kept beside its status: its address in memory must not become another's.
-        self._found: dict[int, tuple[Cell, tuple[Status, str]]] = {}
-
-    def of(self, cell: Cell) -> tuple[Status, str]:
-        """Status and reason."""
-        known = self._found.get(id(cell))
-        if known is None:
-            known = self._found[id(cell)] = cell, conclude(cell)
-        return known[1]
-
-    def real(self, cell: Cell) -> bool:
-        """Whether it is REAL."""
-        return self.of(cell)[0] is Status.REAL
-
-
 def _failed_checks(cell: Cell) -> list[tuple[Status, str]]:
     return [
         (LAYERS[evidence.layer].get(check.name, Status.UNPROVEN), check.text)
         for evidence in cell.evidence
+        if evidence.verdict is Verdict.FAILED
         for check in evidence.checks
         if check.verdict is Verdict.FAILED
     ]

@@ -16,7 +16,7 @@ from assay.compare import Side
 from assay.evidence import LAYERS
 from assay.evidence.agreement import DECODING
 from assay.report import page
-from assay.schema import Check, Evidence, Layer, Matrix, MatrixCell, Metric, Phase, Swept, Workload
+from assay.schema import Cell, Check, Evidence, Layer, Matrix, MatrixCell, Metric, Phase, Swept, Workload
 from tests import strategies as make
 
 SAMPLES = {"preprocessing_time": 10, "time_to_first_token": 6}
@@ -48,7 +48,7 @@ def many(count: int) -> Matrix:
     rng = random.Random(0)
     names = families.names()
     rows = [(names[row % len(names)], f"model-{row}") for row in range(count // len(BACKENDS))]
-    cells = [_rich(rng, family, backend, model) for family, model in rows for backend in BACKENDS]
+    cells = [rich(rng, family, backend, model) for family, model in rows for backend in BACKENDS]
     report = make.report(*cells)
     session = {key: getattr(report, key) for key in ("id", "started_at", "machine", "environment")}
     return Matrix(cells=tuple(MatrixCell.model_validate({**dict(cell), "session": session}) for cell in cells))
@@ -70,7 +70,8 @@ def _later(rng: random.Random, cell: MatrixCell, factor: float) -> MatrixCell:
     return cell.model_copy(update={"metrics": metrics, "samples": samples})
 
 
-def _rich(rng: random.Random, family: str, backend: str, model: str) -> object:
+def rich(rng: random.Random, family: str, backend: str, model: str) -> Cell:
+    """A cell with everything that a run records."""
     generates = family in GENERATING
     series = ("latency", "preprocessing_time", *(("time_to_first_token", "time_per_output_token") if generates else ()))
     single = ("load_time", "compile_time", "export_time", "first_inference_time", "peak_memory", "unique_memory")

@@ -45,7 +45,7 @@ class Elements(HTMLParser):
 
 def packed(text: str, part: str) -> Any:
     (block,) = re.findall(rf'id="packed-{part}">(.*?)</script>', text, re.DOTALL)
-    return json.loads(zlib.decompress(base64.b64decode(block)))
+    return json.loads(zlib.decompress(base64.b85decode(block.replace(".", "<"))))
 
 
 def test_nothing_in_the_page_names_another_place() -> None:

@@ -41,6 +41,21 @@ def crowded() -> Matrix:
     )  # fmt: skip
 
 
+def test_of_more_rows_than_anybody_reads_only_counts_and_causes_are_printed() -> None:
+    whole, stream = printed(make.full_matrix()), io.StringIO()
+    print_matrix(make.full_matrix(), stream, width=80, most=3)
+    first, counts, *rest = stream.getvalue().splitlines()
+    assert first == "10 rows: index.html has them, and `assay show --family` prints some"
+    assert counts.startswith("40 cells: 10 REAL, 1 INACCURATE, ")
+    assert [line.split()[1] for line in rest if line.startswith(("  ◌", "  ↪", "  ≉", "  ✘", "  ?", "  ∅", "  ·"))] == [
+        "MOCK", "FALLBACK", "INACCURATE",
+    ]  # fmt: skip
+    assert "  4 further causes: index.html has each with its cell" in rest
+    stream = io.StringIO()
+    print_matrix(make.full_matrix(), stream, width=80, most=10)
+    assert stream.getvalue() == whole
+
+
 @pytest.mark.parametrize("width", [80, 100, 60])
 @pytest.mark.parametrize("build", [make.full_matrix, crowded])
 def test_it_fits(build: Callable[[], Matrix], width: int) -> None:

@@ -11,7 +11,6 @@ from assay import families
 from assay.errors import UsageError
 from assay.report import units
 from assay.schema import OWN, Cell, Check, CheckpointRef, Layer, Matrix, MatrixCell, Precision, SessionRef, Status
-from assay.status import Conclusions
 
 GLYPHS: Mapping[Status, str] = {
     Status.REAL: "✔",
@@ -197,50 +196,49 @@ def sustained(session: SessionRef) -> str:
     return ", ".join([*products, f"memory {units.number(first.bandwidth.value / 1e9)} GB/s"])
 
 
+_Column = tuple[str, str, Precision]
+
+
 @dataclass(frozen=True)
 class Cause:
-    """Why some cells are not REAL, in one sentence for all of them."""
+    """Why some cells are not REAL, in one sentence for all of them; `columns` counts those of the whole matrix."""
 
     status: Status
     reason: str
     looked_for: tuple[str, ...]
     cells: list[MatrixCell] = field(compare=False)
+    columns: Mapping[_Column, int] = field(compare=False)
 
-    def where(self, matrix: Matrix) -> str:
+    @property
+    def where(self) -> str:
         """`cuda: all 10 families` or `cpu: BERT, T5`."""
-        everything, mine = _by_column(matrix.cells), _by_column(self.cells)
-        local = {(size, precision) for _, size, precision in everything if size != OWN}
+        mine: defaultdict[_Column, list[MatrixCell]] = defaultdict(list)
+        for cell in self.cells:
+            mine[_column(cell)].append(cell)
+        local = {(size, precision) for _, size, precision in self.columns if size != OWN}
         found: defaultdict[str, list[str]] = defaultdict(list)
         for (backend, size, precision), cells in mine.items():
             names = list(dict.fromkeys(about(cell.family)[0] for cell in cells))
-            whole = len(cells) == len(everything[backend, size, precision]) and len(names) > 1
+            whole = len(cells) == self.columns[backend, size, precision] and len(names) > 1
             shown = f"all {len(names)} families" if whole else ", ".join(names)
             mixed = size == OWN or len(local) > 1
             found[backend].append(f"{shown} ({units.plain(size)}, {precision})" if mixed else shown)
         return "; ".join(f"{units.plain(backend)}: {', '.join(shown)}" for backend, shown in found.items())
 
 
-def _by_column(cells: Iterable[MatrixCell]) -> dict[tuple[str, str, Precision], list[MatrixCell]]:
-    grouped: defaultdict[tuple[str, str, Precision], list[MatrixCell]] = defaultdict(list)
-    for cell in cells:
-        grouped[cell.backend, cell.size, cell.precision].append(cell)
-    return grouped
+def _column(cell: MatrixCell) -> _Column:
+    return cell.backend, cell.size, cell.precision
 
 
-def causes(matrix: Matrix, statuses: Conclusions | None = None) -> list[Cause]:
-    """Every cell that is not REAL, those with the same cause together; the gravest statuses first.
-
-    Args:
-        statuses: what the caller has concluded of cells already.
-    """
+def causes(matrix: Matrix) -> list[Cause]:
+    """Every cell that is not REAL, those with the same cause together; the gravest statuses first."""
     found: dict[Cause, Cause] = {}
-    statuses = statuses or Conclusions()
+    columns = Counter(map(_column, matrix.cells))
     for cell in matrix.cells:
-        status, reason = statuses.of(cell)
-        if status is not Status.REAL:
+        if cell.status is not Status.REAL:
             looked_for = cell.unavailable.looked_for if cell.unavailable else ()
-            reason = f"{reason}; {cell.diagnosis.text}" if cell.diagnosis else reason
-            cause = Cause(status, units.plain(reason), tuple(map(units.plain, looked_for)), [])
+            reason = f"{cell.reason}; {cell.diagnosis.text}" if cell.diagnosis else cell.reason
+            cause = Cause(cell.status, units.plain(reason), tuple(map(units.plain, looked_for)), [], columns)
             found.setdefault(cause, cause).cells.append(cell)
     order = (Status.MOCK, Status.FALLBACK, Status.INACCURATE, Status.FAILED, Status.UNPROVEN)
     rank = {status: index for index, status in enumerate((*order, Status.UNAVAILABLE, Status.PENDING))}

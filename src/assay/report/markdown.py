@@ -106,7 +106,7 @@ def _causes(matrix: Matrix) -> list[str]:
     for cause in causes:
         looked_for = f" Looked for: {safe('; '.join(cause.looked_for))}." if cause.looked_for else ""
         sentence = safe(cause.reason).rstrip(".")
-        where = safe(cause.where(matrix))
+        where = safe(cause.where)
         lines.append(f"- {grid.GLYPHS[cause.status]} **{cause.status}** {where}. {sentence}.{looked_for}")
     return ["## Why cells are not REAL", "\n".join(lines)]
 

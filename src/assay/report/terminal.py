@@ -28,34 +28,46 @@ STYLES: Mapping[Status, str] = {
 }
 
 EVERYTHING = Selection()
+MOST = 200
+"""Rows that somebody may still read in a terminal."""
 NARROWEST = 12
 """Of the column of families: what the longest word of a title needs."""
 
 
 def print_matrix(
-    matrix: Matrix, file: TextIO | None = None, *, width: int | None = None, selection: Selection = EVERYTHING
-) -> None:
+    matrix: Matrix, file: TextIO | None = None, *, width: int | None = None, selection: Selection = EVERYTHING,
+    most: int | None = None,
+) -> None:  # fmt: skip
     """Write the table, the causes, the figures and the environment.
 
     Args:
         selection: what of it.
         file: standard output by default. Colour is left out where it is no terminal, or NO_COLOR is set.
         width: that of the terminal by default.
+        most: rows from which on there are no tables, and causes of which no more are named.
     """
     console = Console(file=file, width=width, highlight=False, emoji=False, markup=False)
-    for part in _parts(selection.of(matrix), console.width, selection):
+    for part in _parts(selection.of(matrix), console.width, selection, most):
         console.print(part)
 
 
-def _parts(matrix: Matrix, width: int, selection: Selection) -> Iterator[RenderableType]:
+def _parts(matrix: Matrix, width: int, selection: Selection, most: int | None) -> Iterator[RenderableType]:
     rows, columns = selection.ordered(grid.rows(matrix)), grid.columns(matrix)
-    yield from _status_tables(rows, columns, grid.machines(matrix), width, selection.metric)
+    readable = most is None or len(rows) <= most
+    if readable:
+        yield from _status_tables(rows, columns, grid.machines(matrix), width, selection.metric)
+    else:
+        yield Text(f"{len(rows):,} rows: index.html has them, and `assay show --family` prints some")
     yield Text(f"{len(matrix.cells)} cells: {grid.totals(matrix.cells)}", style="bold")
-    for cause in grid.causes(matrix):
+    causes = grid.causes(matrix)
+    for cause in causes[:most]:
         looked_for = f" Looked for: {'; '.join(cause.looked_for)}." if cause.looked_for else ""
-        sentence = f" {cause.where(matrix)}. {cause.reason.rstrip('.')}.{looked_for}"
+        sentence = f" {cause.where}. {cause.reason.rstrip('.')}.{looked_for}"
         yield Padding(Text.assemble(status_text(cause.status), sentence), (0, 0, 0, 2))
-    yield from _figures(rows, columns, width)
+    if len(causes[:most]) < len(causes):
+        yield Text(f"  {len(causes) - len(causes[:most]):,} further causes: index.html has each with its cell")
+    if readable:
+        yield from _figures(rows, columns, width)
     for line in _environment(matrix):
         yield Text(line, style="dim")
     if matrix.superseded:

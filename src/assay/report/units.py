@@ -67,4 +67,6 @@ def weights(checkpoint: CheckpointRef) -> str:
 
 def plain(text: str) -> str:
     """One line without control characters: what a report holds may come from anywhere."""
-    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
+    if not text.isprintable():
+        text = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(text.split())

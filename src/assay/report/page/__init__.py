@@ -19,7 +19,6 @@ from assay.report.page import data, table
 from assay.report.page.difference import Baseline as Baseline
 from assay.report.page.difference import Difference
 from assay.schema import Matrix
-from assay.status import Conclusions
 
 VENDORED = ("d3-array", "d3-color", "d3-format", "d3-interpolate", "d3-scale")
 """In this order: each needs those before it."""
@@ -37,10 +36,10 @@ def render(matrix: Matrix, baseline: Baseline | None = None) -> str:
     Args:
         baseline: what the page should show the difference to.
     """
-    rows, statuses = table.grouped(grid.rows(matrix)), Conclusions()
-    difference = Difference(baseline, matrix, statuses) if baseline else None
-    lines = table.row_lines(matrix, rows, statuses, difference)
-    index, evidence = data.pack(matrix, rows, statuses, lines[AT_FIRST:], difference)
+    rows = table.grouped(grid.rows(matrix))
+    difference = Difference(baseline, matrix) if baseline else None
+    lines = table.row_lines(matrix, rows, difference)
+    index, evidence = data.pack(matrix, rows, lines[AT_FIRST:], difference)
     more = (DIFFERENCE,) if baseline else ()
     own = _joined(f"{name}.js" for name in (*SCRIPTS, *more))
     script = f'{_joined(f"vendor/{name}.min.js" for name in VENDORED)}\n(() => {{\n"use strict";\n{own}}})();'
@@ -49,7 +48,7 @@ def render(matrix: Matrix, baseline: Baseline | None = None) -> str:
         "policy": f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'",
         "style": style,
-        "body": table.body(matrix, rows, statuses, lines[:AT_FIRST], difference),
+        "body": table.body(matrix, rows, lines[:AT_FIRST], difference),
         "index": data.deflated(index),
         "evidence": data.deflated(evidence),
         "script": script,

@@ -14,8 +14,7 @@ from assay.compare import ALPHA, Comparison, ErrorChange, MetricChange, Side, St
 from assay.pairing import Pair, pairs, unmet
 from assay.report import comparison, grid, units
 from assay.report.page.data import Table, figure, rounded
-from assay.schema import Matrix, MatrixCell, Metric
-from assay.status import Conclusions
+from assay.schema import Matrix, MatrixCell, Metric, Status
 
 GLYPHS = {"regression": "▼", "improvement": "▲", "change": "◆", "new": "+"}
 """Beside the words, and none of a status, which stands in the same cell."""
@@ -58,10 +57,10 @@ class Findings:
 class Difference:
     """The findings by cell of the new matrix."""
 
-    def __init__(self, baseline: Baseline, matrix: Matrix, statuses: Conclusions) -> None:
-        new, self.baseline, self._statuses = Side(matrix, None), baseline, statuses
+    def __init__(self, baseline: Baseline, matrix: Matrix) -> None:
+        new, self.baseline = Side(matrix, None), baseline
         paired = pairs(baseline.side.matrix.cells, matrix.cells)
-        self.found: Comparison = compare(baseline.side, new, paired=paired, statuses=statuses)
+        self.found: Comparison = compare(baseline.side, new, paired=paired)
         by_name = {pair.name: Findings(pair) for pair in paired if pair.run}
         for change in self.found.statuses:
             by_name[change.cell].status = change
@@ -98,7 +97,7 @@ class Difference:
         before = {
             "name": None if alone else found.pair.name,
             "measured": self._measured.place(_measured(old)),
-            "status": [str(self._statuses.of(old)[0]), found.status.verdict if found.status else ""],
+            "status": [str(old.status), found.status.verdict if found.status else ""],
             "error": [rounded(found.error.base), rounded(found.error.new)] if found.error else None,
             "figures": [self._figure(each) for each in found.figures],
             "apart": found.apart or ("" if found.figures else self._without_figures(found.pair)),
@@ -106,7 +105,7 @@ class Difference:
         return {key: value for key, value in before.items() if value not in (None, [], "")}
 
     def _without_figures(self, pair: Pair) -> str:
-        both = pair.new and self._statuses.real(pair.old) and self._statuses.real(pair.new)
+        both = pair.new and pair.old.status is pair.new.status is Status.REAL
         return "every figure is the same as before, or on one side alone" if both else "it is not REAL on both sides"
 
     def _figure(self, change: MetricChange) -> list[Any]:
@@ -166,7 +165,7 @@ class Difference:
         yield '<ul class="causes">' if self.gone else ""
         for each in self.gone[:MANY]:
             verdict = each.status.verdict if each.status else "change"
-            status = self._statuses.of(each.pair.old)[0]
+            status = each.pair.old.status
             yield f"<li><span{_mark(verdict)}</span><span>{_text(each.pair.name)}</span>"
             yield f"<span>No longer here; was {grid.GLYPHS[status]} {status}.</span></li>"
         yield "</ul>" if self.gone else ""

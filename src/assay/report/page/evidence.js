@@ -155,7 +155,7 @@ function phases(cell) {
   const rows = cell.phases.map(({ role, name, seconds }) => {
     const shown = role === before ? make("span", { class: "unseen" }, role) : role;
     before = role;
-    return make("tr", {}, make("th", { scope: "row" }, shown), make("td", {}, name), make("td", { class: "figure" }, quantity(seconds, "s")), make("td", { class: "wide" }, phaseBar(seconds, longest, role)));
+    return make("tr", {}, make("th", { scope: "row" }, shown), make("td", {}, name), make("td", { class: "figure" }, quantity(seconds, "s", 2)), make("td", { class: "wide" }, phaseBar(seconds, longest, role)));
   });
   const total = cell.seconds === null || cell.seconds === undefined ? "" : ` (${quantity(cell.seconds, "s")} in all)`;
   return section(`Phases${total}`, make("table", { class: "plain phases" },

@@ -12,7 +12,6 @@ from assay.report.page.data import BASELINE, baseline, speed_up
 from assay.report.page.difference import Difference
 from assay.report.terminal import headline
 from assay.schema import Matrix, MatrixCell, Status
-from assay.status import Conclusions
 
 MANY = 50
 """Of causes and sessions no more are listed."""
@@ -21,9 +20,7 @@ MANY = 50
 ONLY_CHANGED = '<label><input type="checkbox" id="changed" autocomplete="off"> Only what changed</label>'
 
 
-def body(
-    matrix: Matrix, rows: Sequence[Row], statuses: Conclusions, lines: Sequence[str], difference: Difference | None
-) -> str:
+def body(matrix: Matrix, rows: Sequence[Row], lines: Sequence[str], difference: Difference | None) -> str:
     """Everything between the page's head and its data.
 
     Args:
@@ -33,22 +30,22 @@ def body(
     """
     columns = grid.columns(matrix)
     return "\n".join([
-        *_head(matrix, statuses, difference),
+        *_head(matrix, difference),
         *_controls(rows, columns, difference),
         "<main>",
         *(f'<p class="warning"><b>Warning</b> {_text(warning)}</p>' for warning in matrix.warnings),
         *_matrix(rows, columns, lines),
         '<section id="figures" hidden></section>',
         *(difference.section_html() if difference else ()),
-        *_causes(matrix, statuses),
-        *_legend({statuses.of(cell)[0] for cell in matrix.cells}),
+        *_causes(matrix),
+        *_legend({cell.status for cell in matrix.cells}),
         *_environment(matrix),
         "</main>",
     ])  # fmt: skip
 
 
-def _head(matrix: Matrix, statuses: Conclusions, difference: Difference | None) -> Iterator[str]:
-    counts = Counter(statuses.of(cell)[0] for cell in matrix.cells)
+def _head(matrix: Matrix, difference: Difference | None) -> Iterator[str]:
+    counts = Counter(cell.status for cell in matrix.cells)
     yield '<header><div class="title"><h1>Status matrix</h1>'
     yield '<button type="button" id="theme" class="plain" hidden>Theme</button></div>'
     yield f'<p class="lede">{_lede(matrix)}</p>'
@@ -132,9 +129,9 @@ def grouped(rows: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: groups.index((row.size, row.precision)))
 
 
-def row_lines(matrix: Matrix, rows: Sequence[Row], statuses: Conclusions, difference: Difference | None) -> list[str]:
+def row_lines(matrix: Matrix, rows: Sequence[Row], difference: Difference | None) -> list[str]:
     """The HTML of every row."""
-    columns, places = grid.columns(matrix), Places(matrix, statuses, difference)
+    columns, places = grid.columns(matrix), Places(matrix, difference)
     return [_row(row, columns, places) for row in rows]
 
 
@@ -147,15 +144,15 @@ def _row(row: Row, columns: Sequence[str], places: Places) -> str:
 class Places:
     """Writes what stands in a place of the matrix. There are many, so little is written: the script adds the links."""
 
-    def __init__(self, matrix: Matrix, statuses: Conclusions, difference: Difference | None) -> None:
-        self._statuses, self._machines, self._difference = statuses, grid.machines(matrix), difference
+    def __init__(self, matrix: Matrix, difference: Difference | None) -> None:
+        self._machines, self._difference = grid.machines(matrix), difference
         self._numbers = {id(cell): index for index, cell in enumerate(matrix.cells)}
 
     def html(self, row: Row, cells: Sequence[MatrixCell]) -> str:
         """The cells of one place: status, figures, what tells them apart."""
         parts = []
         for cell, labels in zip(cells, grid.places(cells, self._machines), strict=True):
-            status, _ = self._statuses.of(cell)
+            status = cell.status
             beside = "".join(f"<em>{_text(label)}</em>" for label in labels)
             beside += self._difference.cell_html(cell) if self._difference else ""
             parts.append(
@@ -168,14 +165,14 @@ class Places:
         latency, own = cell.metrics.get("latency"), headline(cell)
         if latency is None:
             return ""
-        other = baseline(cell, row, self._statuses)
+        other = baseline(cell, row)
         faster = f" <small>{speed_up(cell, other)}</small>" if other else ""
         rate = f" <i>{_text(units.quantity(own))}</i>" if own else ""
         return f" <span>{'' if latency.stable else '~'}{units.quantity(latency)}</span>{faster}{rate}"
 
 
-def _causes(matrix: Matrix, statuses: Conclusions) -> Iterator[str]:
-    causes = grid.causes(matrix, statuses)
+def _causes(matrix: Matrix) -> Iterator[str]:
+    causes = grid.causes(matrix)
     if not causes:
         return
     yield '<section id="causes"><h2>Why cells are not REAL</h2><ul class="causes">'
@@ -183,7 +180,7 @@ def _causes(matrix: Matrix, statuses: Conclusions) -> Iterator[str]:
         looked = f"<small>Looked for: {_text('; '.join(cause.looked_for))}</small>" if cause.looked_for else ""
         yield (
             f'<li><span class="status {cause.status}"><b>{grid.GLYPHS[cause.status]}</b> {cause.status}</span>'
-            f"<span>{_text(cause.where(matrix))}</span><span>{_text(cause.reason)}{looked}</span></li>"
+            f"<span>{_text(cause.where)}</span><span>{_text(cause.reason)}{looked}</span></li>"
         )
     yield "</ul>"
     if len(causes) > MANY:
@@ -214,7 +211,10 @@ def _environment(matrix: Matrix) -> Iterator[str]:
         place = ", ".join([f"{machine.name}: {machine.processor}", f"{machine.cores} cores",
                            units.amount(machine.memory), machine.system, *machine.devices])  # fmt: skip
         started = ref.started_at[:16].replace("T", " ")
-        yield _line(backend, (started, place, grid.sustained(ref) or "—", str(software.threads), software.python, packages or "—"))
+        yield _line(
+            backend,
+            (started, place, grid.sustained(ref) or "—", str(software.threads), software.python, packages or "—"),
+        )
     yield "</tbody></table></div>"
     if len(found) > MANY:
         yield f"<p>{len(found) - MANY:,} further sessions are in STATUS.md.</p>"
