@@ -45,7 +45,7 @@ def metrics(
     work: Mapping[str, int],
     peak: MachinePeak | None,
 ) -> dict[str, Metric]:
-    """Every figure, by name; the family's own come last.
+    """Every figure, by name: times and memory, the family's own (its headline first), throughput, shares of the peak.
 
     Args:
         built: what the builder answered.
@@ -68,10 +68,10 @@ def metrics(
     times = {name: duration(each) for name, each in series.items()}
     found |= {name: times[name] for name in ("latency", "preprocessing_time") if name in times}
     found |= {name: Metric(value=value, unit="B") for name, value in run["memory"].items() if value is not None}
-    found |= _throughput(family, times, grown)
-    found |= _utilization(times, precision, work, peak)
     config = json.loads(Path(built["config"]).read_text(encoding="utf-8"))
-    return found | _own(family, config, times, run)
+    found |= _own(family, config, times, run)
+    found |= _throughput(family, times, grown)
+    return found | _utilization(times, precision, work, peak)
 
 
 def _own(family: Family, config: Config, times: Mapping[str, Metric], run: Mapping[str, Any]) -> dict[str, Metric]:

@@ -125,15 +125,15 @@ function figureScale(metrics, unit) {
 function curveChart(curves) {
   const points = curves.flatMap(([, , curve]) => curve.points), { axis, unit } = curves[0][2];
   const sizes = [...new Set(points.map(([size]) => size))].sort(d3.ascending);
-  const x = d3.scaleLog(d3.extent(sizes), [5, 95]);
+  const x = d3.scaleLog(d3.extent(sizes), [14, 97]);
   const [low, high] = d3.extent(points, ([, value]) => value);
   const y = d3.scaleLog([low / 1.1, high * 1.1], [116, 10]);
   const ticks = spaced(d3.scaleLog([low / 1.1, high * 1.1], [0, 100]), 4, unit);
   const told = curves.map(([, name, curve]) => `${name}: ${curve.points.map(([size, value]) => `${size}: ${point(value, unit)}`).join(", ")}`);
   return chart(150, `By ${axis}, ${ownUnit(unit) ? unit : "time"}: ${told.join("; ")}`,
-    ticks.map((tick) => [line(5, 95, y(tick), y(tick), "grid"), label(0, y(tick) - 2, tickText(tick, unit))]),
+    ticks.map((tick) => [line(0, 97, y(tick), y(tick), "grid"), label(0, y(tick) - 2, tickText(tick, unit))]),
     spacedSizes(sizes, x).map((size) => label(x(size), 134, String(size))),
-    label(95, 148, axis),
+    label(97, 148, axis),
     curves.map(([column, , curve]) => [
       d3.pairs(curve.points).map(([[from, start], [to, end]]) => line(x(from), x(to), y(start), y(end), `curve column${column % SHAPES.length}`)),
       curve.points.map(([size, value]) => make("svg:svg", { x: `${x(size)}%`, y: y(value), overflow: "visible" }, shape(column, false)))]));

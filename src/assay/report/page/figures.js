@@ -4,6 +4,9 @@ const ROWS_AT_FIRST = 30;
 // What every cell has, first; each kind's own figures follow in the order of the reports.
 const COMMON = ["latency", "throughput", "model_flops_utilization", "model_bandwidth_utilization", "peak_memory", "unique_memory", "preprocessing_time", "first_inference_time", "load_time", "compile_time", "export_time"];
 
+// And what explains the others, last.
+const BACKGROUND = ["throughput_batch", "knee_batch", "operations", "bytes_per_step", "harness_time"];
+
 function drawFigures(place, cells, indices, heading, own) {
   const columns = [...new Set(indices.map((index) => cells.at(index).backend))].sort((a, b) => cells.columns.indexOf(a) - cells.columns.indexOf(b));
   const found = new Map();
@@ -15,7 +18,8 @@ function drawFigures(place, cells, indices, heading, own) {
       found.get(key).push([cell, metric]);
     }
   }
-  const rank = ([[, [[, metric]]]]) => COMMON.indexOf(metric.name);
+  const order = [...COMMON, ...BACKGROUND];
+  const rank = ([[, [[, metric]]]]) => order.indexOf(metric.name);
   const groups = [...found].filter(([, [[, metric]]]) => own || COMMON.includes(metric.name));
   const mine = groups.filter((group) => rank([group]) < 0);
   const common = groups.filter((group) => rank([group]) >= 0).sort((a, b) => rank([a]) - rank([b]));
