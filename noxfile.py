@@ -101,6 +101,15 @@ def trial(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Time the engines beside the best other ways to run the same models; `-- --full` for the large ones too."""
+    install(session, "-e", ".", "-c", EVERYTHING)
+    install_runtime(session, ENVS / "openvino.txt", ENVS / "onnxruntime.txt")
+    install(session, *group("bench"), "-c", ENVS / "openvino.txt")
+    session.run("python", "-m", "tests.bench", *session.posargs)
+
+
+@nox.session(default=False)
 def lint(session: nox.Session) -> None:
     """Check style, format, types and the workflows."""
     install(session, "-e", ".", *group("lint"), "-c", EVERYTHING)

@@ -57,7 +57,8 @@ def test_default_sessions_are_the_backends_and_then_the_matrix() -> None:
 
 
 def test_the_other_sessions_are_there_when_asked_for() -> None:
-    assert set(sessions("-s", "tests", "lint", "lock", "trial")) == {"tests", "lint", "lock", "trial"}
+    others = {"tests", "lint", "lock", "trial", "bench"}
+    assert set(sessions("-s", *others)) == others
 
 
 @pytest.mark.parametrize("unreadable", [False, True])
@@ -84,7 +85,7 @@ def test_a_comparison_is_in_the_page_too(tmp_path: Path, unreadable: bool) -> No
 
 def test_every_session_is_explained_in_a_line() -> None:
     lines = [line for line in nox("-l").splitlines() if line.startswith(("* ", "- "))]
-    assert len(lines) == len(NAMES) + 6
+    assert len(lines) == len(NAMES) + 7
     for line in lines:
         assert re.fullmatch(r"[*-] [a-z]+ (\[backend\] )?-> [A-Z].{20,}", line), line
 

@@ -85,8 +85,9 @@ def _options() -> Any:
     options.intra_op_num_threads = threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Threads that spin between calls would steal the cores from whatever runs beside the session.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Threads spin between operators, which saves a wake-up each, and not between calls: that would steal the cores from
+    # whatever runs beside the session.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
 
 

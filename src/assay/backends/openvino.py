@@ -12,6 +12,7 @@ import numpy as np
 from assay.backends.base import Artifact, Engine, Operation, PhaseClock, Tensors
 from assay.backends.onnx_decoding import DecodingEngine
 from assay.backends.onnx_export import ENCODER_FILE, MODEL_FILE, OnnxBackend
+from assay.backends.openvino_graph import ROWS, fuse_attention, keep_cache
 from assay.devices import Device, cpu_device
 from assay.schema import Precision
 
@@ -74,8 +75,9 @@ class OpenVino(OnnxBackend):
         with phase("compile"):
             if not isinstance(family, GeneratingFamily):
                 return OpenVinoEngine(compiled(model))
-            states = _keep_cache(model)
-            return OpenVinoDecoder(family, compiled(model), states, compiled(encoder) if encoder else None)
+            fuse_attention(model)
+            keep_cache(model, family.target)
+            return OpenVinoDecoder(family, compiled(model), compiled(encoder) if encoder else None)
 
 
 class Graph:
@@ -85,14 +87,32 @@ class Graph:
         self.compiled = compiled
         self.request = compiled.create_infer_request()
         self._inputs = [sorted(port.get_names()) for port in compiled.inputs]
+        self._fed = list(enumerate(self._inputs))
         self.inputs = frozenset(name for names in self._inputs for name in names)
         self.outputs = [sorted(port.get_names()) for port in compiled.outputs]
 
     def run(self, inputs: Tensors) -> dict[str, np.ndarray]:
         """One run. A graph input that nobody feeds is an error: OpenVINO would run it as empty."""
-        feed = {index: inputs[_given(names, inputs)] for index, names in enumerate(self._inputs)}
-        results = self.request.infer(feed, share_inputs=True)
+        results = self.request.infer(self._feed(inputs), share_inputs=True)
         return {name: results[index] for index, names in enumerate(self.outputs) for name in names}
+
+    def run_inside(self, inputs: Tensors) -> dict[str, Any]:
+        """One run whose outputs stay in the runtime, as its own tensors, which the next run overwrites."""
+        self.request.infer(self._feed(inputs), share_inputs=True, share_outputs=True)
+        tensors = [self.request.get_output_tensor(index) for index in range(len(self.outputs))]
+        return {name: tensor for tensor, names in zip(tensors, self.outputs, strict=True) for name in names}
+
+    def hold(self, tensors: Mapping[str, Any]) -> None:
+        """Set these inputs for all runs until others are held; runs are not fed them."""
+        self._fed = []
+        for index, names in enumerate(self._inputs):
+            if found := [name for name in names if name in tensors]:
+                self.request.set_input_tensor(index, tensors[found[0]])
+            else:
+                self._fed.append((index, names))
+
+    def _feed(self, inputs: Tensors) -> dict[int, np.ndarray]:
+        return {index: inputs[_given(names, inputs)] for index, names in self._fed}
 
     def executed(self) -> list[Operation]:
         """The execution graph of the last run, with the primitive, precision and time of every node."""
@@ -116,55 +136,38 @@ class OpenVinoEngine(Engine):
         return outputs, self._graph.executed()
 
 
-def _keep_cache(model: Any) -> dict[str, tuple[int, int]]:
-    """Turn a decoder's `past` inputs and `present` outputs into states of the model; heads and head size by state."""
-    from openvino._offline_transformations import apply_make_stateful_transformation
-
-    past = {name: port for port in model.inputs for name in port.get_names() if name.startswith("past_")}
-    sizes = {
-        name: (port.partial_shape[1].get_length(), port.partial_shape[3].get_length()) for name, port in past.items()
-    }
-    pairs = {name: name.replace("past", "present") for name in past}
-    apply_make_stateful_transformation(model, pairs)
-    # The state of a pair is named by both.
-    return {name + pairs[name]: size for name, size in sizes.items()}
-
-
 class OpenVinoDecoder(DecodingEngine):
     """A decoder whose keys and values are states of its infer request."""
 
-    def __init__(
-        self, family: GeneratingFamily, decoder: Graph, states: Mapping[str, tuple[int, int]], encoder: Graph | None
-    ) -> None:
+    def __init__(self, family: GeneratingFamily, decoder: Graph, encoder: Graph | None) -> None:
         super().__init__(family)
         self._decoder = decoder
         self._encoder = encoder
-        self._states = [(state, *states[state.name]) for state in decoder.request.query_state()]
-        self._source: dict[str, np.ndarray] = {}
 
     def begin(self, batch: int, source: Tensors) -> Tensors:
-        """States of no tokens; OpenVINO does not know how many rows an empty one has."""
+        """States of no tokens, each row going on from itself."""
         import openvino
 
-        for state, heads, size in self._states:
-            state.state = openvino.Tensor(np.zeros((batch, heads, 0, size), np.float32))
-        if self._encoder:
-            self._source = self._encoder.run(source)
-        return {name: array for name, array in self._source.items() if name not in self._decoder.inputs}
+        # Keys and values of the source go from one graph to the other without a copy, and once for all steps.
+        read = self._encoder.run_inside(source) if self._encoder else {}
+        rows = openvino.Tensor(np.arange(batch, dtype=np.int32))
+        self._decoder.hold(
+            {name: tensor for name, tensor in read.items() if name in self._decoder.inputs} | {ROWS: rows}
+        )
+        return {name: np.array(tensor.data) for name, tensor in read.items() if name not in self._decoder.inputs}
 
     def decode(self, feed: Tensors) -> Tensors:
         """One run; forgetting to reset states between sequences would raise nothing."""
-        return self._decoder.run({**feed, **self._source})
+        return self._decoder.run(feed)
 
     def reset(self) -> None:
         """States as they were before the first token."""
         self._decoder.request.reset_state()
-        self._source = {}
         self._mask = None
 
     def cache_size(self) -> int:
         """Bytes of all states."""
-        return sum(int(state.state.byte_size) for state, _, _ in self._states)
+        return sum(int(state.state.byte_size) for state in self._decoder.request.query_state())
 
     def trace(self, inputs: Tensors) -> tuple[Tensors, list[Operation]]:
         """One pass, and what decoder and encoder executed."""

@@ -1,0 +1,201 @@
+"""What OpenVINO is told of a decoder before it compiles it: where attention is, and that the cache is a state.
+
+An export of opset 20 spells attention out, and so transposes and scales all keys at every step. Said in one operation,
+with a state behind it whose rows can be reordered, OpenVINO appends to the cache in place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+ROWS = "beam_idx"
+"""The input that says which row of the cache each row goes on from: OpenVINO's own name for it."""
+_END = np.iinfo(np.int64).max
+_SWAPPED = {3: [0, 2, 1], 4: [0, 1, 3, 2]}
+"""The order of axes in which the last two are swapped."""
+
+
+@dataclass(frozen=True)
+class _Attention:
+    """The parts of one attention: outputs of nodes, the mask None where there is none, and the node of its result."""
+
+    queries: Any
+    keys: Any
+    values: Any
+    mask: Any
+    scale: float
+    result: Any
+
+
+def fuse_attention(model: Any) -> int:
+    """Put one operation in place of every attention that is spelled out; how many there were.
+
+    Whatever is not recognised to the last operation stays as it is.
+    """
+    from openvino import opset13 as ops
+
+    found = [each for node in model.get_ordered_ops() if _is(node, "Softmax") and (each := _attention(node))]
+    for each in found:
+        mask = each.mask or ops.constant(np.float32(0))
+        one = ops.scaled_dot_product_attention(
+            each.queries, _shared(each.keys), _shared(each.values), mask, ops.constant(np.float32(each.scale))
+        )
+        one.set_friendly_name(each.result.get_friendly_name())
+        for port in list(each.result.output(0).get_target_inputs()):
+            port.replace_source_output(one.output(0))
+    model.validate_nodes_and_infer_types()
+    return len(found)
+
+
+def keep_cache(model: Any, tokens: str) -> None:
+    """Turn a decoder's `past` inputs and `present` outputs into states, empty at first.
+
+    Args:
+        model: the decoder; it gets the input `ROWS`.
+        tokens: the input whose first axis is the batch.
+    """
+    from openvino import opset13 as ops
+    from openvino._offline_transformations import apply_make_stateful_transformation
+
+    rows = ops.parameter([-1], np.int32)
+    rows.output(0).get_tensor().set_names({ROWS})
+    model.add_parameters([rows])
+    past = {name: port for port in model.inputs for name in port.get_names() if name.startswith("past_")}
+    for port in past.values():
+        # Those that ask for its length alone stay: behind an order of rows that others read OpenVINO sees no cache.
+        readers = [reader for reader in port.get_target_inputs() if not _is(reader.get_node(), "ShapeOf")]
+        reordered = ops.gather(port, rows, ops.constant(np.int64(0)))
+        for reader in readers:
+            reader.replace_source_output(reordered.output(0))
+    apply_make_stateful_transformation(model, {name: name.replace("past", "present") for name in past})
+    batch = ops.gather(ops.shape_of(model.input(tokens), output_type="i64"), _numbers(0), ops.constant(np.int64(0)))
+    for state in (node for node in model.get_ops() if _is(node, "ReadValue")):
+        heads, size = (_length(state.output(0), axis) for axis in (1, 3))
+        shape = ops.concat([batch, _numbers(heads), _numbers(0), _numbers(size)], axis=0)
+        state.set_arguments([ops.broadcast(ops.constant(np.float32(0)), shape)])
+    model.validate_nodes_and_infer_types()
+
+
+def _attention(softmax: Any) -> _Attention | None:
+    """The attention around a softmax: `softmax(scale * queries @ keys.T + mask) @ values`."""
+    readers = [port.get_node() for port in softmax.output(0).get_target_inputs()]
+    if len(readers) != 1 or not _product(readers[0]) or readers[0].input_value(0).get_node() != softmax:
+        return None
+    scores, mask = softmax.input_value(0), None
+    if _is(scores.get_node(), "Add"):
+        summands = scores.get_node().input_values()
+        scores, mask = summands if _product(summands[0].get_node()) else summands[::-1]
+    if not _product(scores.get_node()):
+        return None
+    (queries, once), (turned, again) = (_unscaled(factor) for factor in scores.get_node().input_values())
+    keys = _untransposed(turned)
+    if keys is None or len(keys.get_partial_shape()) != len(_SWAPPED[4]):
+        return None
+    return _Attention(queries, keys, readers[0].input_value(1), mask, once * again, readers[0])
+
+
+def _product(node: Any) -> bool:
+    """Whether it is a plain matrix product."""
+    return _is(node, "MatMul") and not (node.get_attributes()["transpose_a"] or node.get_attributes()["transpose_b"])
+
+
+def _unscaled(output: Any) -> tuple[Any, float]:
+    """What is multiplied by a number, and the number; 1 where none is."""
+    node = output.get_node()
+    if _is(node, "Multiply"):
+        for each, other in (node.input_values(), node.input_values()[::-1]):
+            if (factor := _number(other.get_node())) is not None:
+                return each, factor
+    return output, 1.0
+
+
+def _number(node: Any) -> float | None:
+    """A number that is computed of constants alone, as the exporter does."""
+    if _is(node, "Constant"):
+        return float(node.data.item()) if node.data.size == 1 else None
+    if node.get_type_name() in ("Convert", "ConvertLike"):
+        return _number(node.input_value(0).get_node())
+    if _is(node, "Sqrt"):
+        inner = _number(node.input_value(0).get_node())
+        return None if inner is None else float(np.sqrt(np.float32(inner)))
+    return None
+
+
+def _untransposed(output: Any) -> Any | None:
+    """Of what the last two axes are swapped here, by a transposition alone or one in three axes between reshapes."""
+    node = output.get_node()
+    if not _is(node, "Reshape"):
+        return _swapped(node, 4)
+    inner = _swapped(node.input_value(0).get_node(), 3)
+    if inner is None or not _is(inner.get_node(), "Reshape"):
+        return None
+    return inner.get_node().input_value(0)
+
+
+def _swapped(node: Any, rank: int) -> Any | None:
+    if _is(node, "Transpose") and _constant(node.input_value(1)) == _SWAPPED[rank]:
+        return node.input_value(0)
+    return None
+
+
+def _shared(output: Any) -> Any:
+    """Keys or values that several heads of queries share, repeated in those operations by which OpenVINO knows them.
+
+    They are the exporter's, but for slices that take everything, and for a product with ones in place of a broadcast.
+    """
+    from openvino import opset13 as ops
+
+    heads = output.get_node()
+    wide = _through(heads.input_value(0), "Identity") if _is(heads, "Reshape") else output
+    single = _whole(wide.get_node().input_value(0)).get_node() if _is(wide.get_node(), "Broadcast") else heads
+    times = wide.get_partial_shape()[2]
+    if not _is(single, "Unsqueeze") or _constant(single.input_value(1)) != [2] or times.is_dynamic:
+        return output
+    few = ops.unsqueeze(_whole(single.input_value(0)), _numbers(2))
+    repeated = ops.multiply(few, ops.constant(np.ones((1, 1, times.get_length(), 1, 1), np.float32)))
+    return ops.reshape(repeated, heads.input_value(1), heads.get_attributes()["special_zero"]).output(0)
+
+
+def _whole(output: Any) -> Any:
+    """What a slice that takes everything is of."""
+    node = output.get_node()
+    if not _is(node, "Slice"):
+        return output
+    start, stop, step = (_folded(node.input_value(index)) for index in (1, 2, 3))
+    return _whole(node.input_value(0)) if (start, stop, step) == ([0], [_END], [1]) else output
+
+
+def _folded(output: Any) -> list[int] | None:
+    """The value of a constant behind conversions and reshapes."""
+    while output.get_node().get_type_name() in ("Convert", "Reshape"):
+        output = output.get_node().input_value(0)
+    value = _constant(output)
+    return value if value is None or isinstance(value, list) else [value]
+
+
+def _through(output: Any, kind: str) -> Any:
+    while _is(output.get_node(), kind):
+        output = output.get_node().input_value(0)
+    return output
+
+
+def _constant(output: Any) -> Any:
+    node = output.get_node()
+    return node.data.tolist() if _is(node, "Constant") else None
+
+
+def _is(node: Any, kind: str) -> bool:
+    return bool(node.get_type_name() == kind)
+
+
+def _length(output: Any, axis: int) -> int:
+    return int(output.get_partial_shape()[axis].get_length())
+
+
+def _numbers(*values: int) -> Any:
+    from openvino import opset13 as ops
+
+    return ops.constant(np.array(values, np.int64))

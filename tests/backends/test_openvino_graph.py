@@ -1,0 +1,119 @@
+"""Attention that is spelled out becomes one operation, and what only looks like it stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from assay import backends, checkpoints
+from assay.backends.openvino_graph import ROWS, fuse_attention, keep_cache
+from assay.schema import Precision
+
+openvino = pytest.importorskip("openvino")
+ops = pytest.importorskip("openvino.opset13")
+
+HEADS, SIZE = 4, 16
+LAYERS = 2
+
+
+@pytest.mark.parametrize(
+    ("family", "target", "attentions"),
+    [
+        ("llama", "input_ids", LAYERS), ("language-model", "input_ids", LAYERS),
+        ("t5", "decoder_input_ids", 2 * LAYERS), ("whisper", "decoder_input_ids", 2 * LAYERS),  # its own, the source's
+    ],
+)  # fmt: skip
+def test_every_attention_of_a_decoder_is_found_and_appends_in_place(family: str, target: str, attentions: int) -> None:
+    artifact = backends.load("openvino").build(checkpoints.local(family), precision=Precision.F32)
+    model = openvino.Core().read_model(Path(artifact.path) / "model.onnx")
+    assert fuse_attention(model) == attentions
+    keep_cache(model, target)
+    assert ROWS in {name for port in model.inputs for name in port.get_names()}
+    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    layers = [node.get_rt_info()["layerType"].astype(str) for node in compiled.get_runtime_model().get_ops()]
+    assert layers.count("ScaledDotProductAttention") >= LAYERS
+    assert layers.count("MemoryInput") == layers.count("MemoryOutput") == 2 * LAYERS
+
+
+def same(some: Any) -> Any:
+    return some
+
+
+def graph(
+    change: Callable[[Any], Any] = same, between: Callable[[Any], Any] = same, *, readers: int = 1, heads: int = HEADS
+) -> Any:
+    """Attention as the exporter spells it out, over keys and values of so many heads."""
+    queries, keys, values = (
+        ops.parameter([-1, count, -1, SIZE], np.float32, name=name)
+        for name, count in (("queries", HEADS), ("keys", heads), ("values", heads))
+    )
+    scale = ops.sqrt(ops.constant(np.float32(0.25)))
+    turned = ops.transpose(repeated(change(keys), heads), ops.constant([0, 1, 3, 2]))
+    scores = ops.matmul(ops.multiply(queries, scale), ops.multiply(turned, scale), False, False)
+    weights = ops.softmax(between(scores), -1)
+    outputs = [ops.matmul(weights, repeated(values, heads), False, False) for _ in range(readers)]
+    return openvino.Model(outputs, [queries, keys, values])
+
+
+def repeated(some: Any, heads: int) -> Any:
+    if heads == HEADS:
+        return some
+    length = ops.gather(ops.shape_of(some), ops.constant([2]), ops.constant(0))
+    fives = ops.concat([ops.constant([1, heads, HEADS // heads]), length, ops.constant([SIZE])], 0)
+    fours = ops.concat([ops.constant([-1, HEADS]), length, ops.constant([SIZE])], 0)
+    wide = ops.broadcast(ops.unsqueeze(cut(some, 0), ops.constant([2])), fives, "BIDIRECTIONAL")
+    return ops.reshape(wide, fours, False)
+
+
+def cut(some: Any, start: int) -> Any:
+    whole = (ops.constant([each]) for each in (start, np.iinfo(np.int64).max, 1, 2))
+    return ops.slice(some, *whole)
+
+
+def answers(model: Any, heads: int = HEADS) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    arrays = [
+        rng.standard_normal((1, count, length, SIZE), np.float32)
+        for count, length in ((HEADS, 3), (heads, 7), (heads, 7))
+    ]
+    results = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(arrays)
+    return list(results.values())
+
+
+@pytest.mark.parametrize("heads", [HEADS, 2, 1])
+def test_one_operation_gives_the_same(heads: int) -> None:
+    spelled, fused = graph(heads=heads), graph(heads=heads)
+    assert fuse_attention(fused) == 1
+    kinds = [node.get_type_name() for node in fused.get_ops()]
+    assert "ScaledDotProductAttention" in kinds and "Softmax" not in kinds
+    assert "Broadcast" not in kinds
+    # Sums of 16 and of 7 products in another order: a few units of 6e-8 of numbers of about 1.
+    np.testing.assert_allclose(answers(fused, heads)[0], answers(spelled, heads)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        graph(readers=2),
+        graph(between=ops.relu),
+    ],
+    ids=["weights that somebody else reads", "scores that something is done to"],
+)
+def test_what_only_looks_like_it_stays(other: Any) -> None:
+    before = [node.get_type_name() for node in other.get_ops()]
+    assert fuse_attention(other) == 0
+    assert sorted(node.get_type_name() for node in other.get_ops()) == sorted(before)
+
+
+def test_a_slice_that_leaves_something_out_is_kept() -> None:
+    spelled, fused = (graph(lambda keys: cut(keys, 0)) for _ in range(2))
+    partial = graph(lambda keys: ops.pad(cut(keys, 3), [0, 0, 0, 0], [0, 0, 3, 0], "constant"))
+    also = graph(lambda keys: ops.pad(cut(keys, 3), [0, 0, 0, 0], [0, 0, 3, 0], "constant"))
+    assert fuse_attention(fused) == fuse_attention(also) == 1
+    np.testing.assert_allclose(answers(fused)[0], answers(spelled)[0], atol=1e-5)
+    np.testing.assert_allclose(answers(also)[0], answers(partial)[0], atol=1e-5)
+    assert np.abs(answers(partial)[0] - answers(spelled)[0]).max() > 1e-2

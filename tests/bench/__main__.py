@@ -1,0 +1,117 @@
+"""assay's engines beside the best known other ways to run the same model: `nox -s bench`.
+
+Writes `bench.json`: for every engine and peer the ratio of their median times, assay's over the peer's, with its 95 %
+interval. Below 1 assay is faster; an interval that holds 1 is a tie.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from assay import families
+from assay.challenge import draw_seed
+from assay.roles.process import role_environment
+from tests.bench import plan
+from tests.bench.interleaved import Contestant, timed
+from tests.bench.plan import Comparison
+from tests.bench.setting import ASSAY, Setting
+from tests.bench.summary import ALLOWED, Found, as_json, table
+
+SIZES = ("tiny", "base")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare, write, print."""
+    options = _options(arguments)
+    started = time.monotonic()
+
+    def progress(text: str) -> None:
+        print(f"{time.monotonic() - started:7.1f} s  {text}", file=sys.stderr, flush=True)
+
+    wanted = list(plan.comparisons(options.family, options.backend, options.size, full=options.full))
+    options.output.mkdir(parents=True, exist_ok=True)
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = _prepared(wanted, Path(folder), progress)
+        for number, comparison in enumerate(wanted, 1):
+            found.append(_compared(comparison, prepared[comparison.family, comparison.backend], options.seconds))
+            progress(f"{number} of {len(wanted)}: {_line(found[-1])}")
+            # After each, so that nothing is lost with an interruption.
+            (options.output / "bench.json").write_text(as_json(found), encoding="utf-8")
+    print(table(found))
+    for each in found:
+        if each.slow:
+            print(f"bench: more than {ALLOWED:.0%} slower: {_line(each)}", file=sys.stderr)
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="nox -s bench --", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--family", type=_chosen(families.ORDER), default=families.ORDER, help="these rows only")
+    parser.add_argument(
+        "--backend", type=_chosen(plan.ONE_PASS), default=tuple(plan.ONE_PASS), help="these engines only"
+    )
+    parser.add_argument("--size", choices=SIZES, default="base", help="of the local test models (default: base)")
+    parser.add_argument("--full", action="store_true", help=f"with {', '.join(plan.LARGE)} at published size")
+    parser.add_argument("--seconds", type=float, default=20.0, help="at most, for each comparison (default: 20)")
+    parser.add_argument("--output", type=Path, default=Path("reports"), help="folder of bench.json")
+    return parser.parse_args(arguments)
+
+
+def _chosen(known: Sequence[str] | dict[str, Any]) -> Callable[[str], tuple[str, ...]]:
+    def chosen(text: str) -> tuple[str, ...]:
+        names = tuple(text.split(","))
+        if unknown := [name for name in names if name not in known]:
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: there are {', '.join(known)}")
+        return names
+
+    return chosen
+
+
+def _prepared(
+    wanted: Sequence[Comparison], folder: Path, progress: Callable[[str], None]
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """By family and backend, what contestants are told; made before anything is timed, by a process that ends then."""
+    os.environ |= role_environment()
+    pairs = {(each.family, each.backend): each.size for each in wanted}
+    found = {}
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        for (family, backend), size in pairs.items():
+            found[family, backend] = pool.submit(plan.prepare, family, backend, size, folder).result()
+            progress(f"prepared {family} for {backend}")
+    return found
+
+
+def _compared(comparison: Comparison, prepared: dict[str, Any], seconds: float) -> Found:
+    seed = draw_seed()
+
+    def contestant(name: str) -> Contestant:
+        setting = Setting(
+            contestant=name, family=comparison.family, backend=comparison.backend, workload=comparison.workload,
+            seed=seed, **prepared,
+        )  # fmt: skip
+        environ = role_environment()
+        if name != ASSAY:
+            del environ["OMP_WAIT_POLICY"]  # a peer's threads may wait as they do by themselves
+        return Contestant(setting, environ)
+
+    with contestant(ASSAY) as own, contestant(comparison.peer) as peer:
+        return Found(comparison, timed(own, peer, seconds))
+
+
+def _line(found: Found) -> str:
+    what, ratio = found.comparison, found.ratio
+    return f"{what.name} against {what.peer}: {ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f}), {ratio.verdict}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
