@@ -48,7 +48,11 @@ def check_evidence(cell: Cell) -> None:
 
 def check_metrics(cell: Cell, *, exported: bool) -> None:
     """Every figure is there, with its raw samples; the values of a family's own are tested with the families."""
-    common = {"latency", "first_inference_time", "peak_memory", "unique_memory", "preprocessing_time"}
+    common = {
+        "latency", "first_inference_time", "preprocessing_time", "peak_memory", "inference_peak_memory",
+        "unique_memory", "proportional_memory", "mapped_weights", "throughput", "knee_batch", "operations",
+        "harness_time",
+    }  # fmt: skip
     assert common <= set(cell.metrics)
     assert ("export_time" in cell.metrics) is exported
     assert ("compile_time" in cell.metrics) is exported

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -29,6 +33,78 @@ def peak() -> int:
     return largest if sys.platform == "darwin" else largest * 1024
 
 
-def unique() -> int:
-    """The unique set size: pages that no other process shares."""
-    return int(psutil.Process().memory_full_info().uss)
+class Peaks:
+    """Phases, each with its own peak: it is forgotten where one begins.
+
+    Attributes:
+        found: the peak of each phase that has ended, by name.
+    """
+
+    def __init__(self, phase: Callable[[str], AbstractContextManager[None]]) -> None:
+        self.found: dict[str, int] = {}
+        self._phase = phase
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """One phase."""
+        with self._phase(name):
+            reset_peak()
+            yield
+            self.found[name] = peak()
+
+    def figures(self) -> dict[str, int]:
+        """Of the phases that have ended: the largest, and those of loading, compiling and inference."""
+        parts = {"load": {"load"}, "compile": {"compile"}}
+        parts["inference"] = self.found.keys() - {"load", "compile"}
+        peaks = {
+            f"{part}_peak_memory": max(self.found[name] for name in names & self.found.keys())
+            for part, names in parts.items()
+            if names & self.found.keys()
+        }
+        return {"peak_memory": max(self.found.values())} | peaks
+
+
+def steady(weights: Path) -> dict[str, int]:
+    """What the process holds now.
+
+    Args:
+        weights: the folder of the artifact.
+
+    Returns:
+        `unique_memory` (USS: pages that no other process shares) and, where the system tells, `proportional_memory`
+        (PSS: of a page that n processes share, an n-th) and `mapped_weights`, the resident part of the artifact's own
+        mapped files, which are also in the others.
+    """
+    full = psutil.Process().memory_full_info()
+    found = {"unique_memory": int(full.uss)}
+    if hasattr(full, "pss"):
+        root = os.path.realpath(weights) + os.sep
+        maps = psutil.Process().memory_maps(grouped=True)
+        found["proportional_memory"] = int(full.pss)
+        found["mapped_weights"] = sum(each.rss for each in maps if os.path.realpath(each.path).startswith(root))
+    return found
+
+
+def on_device(uuid: str | None, nvml: Any = None) -> int | None:
+    """Bytes of a CUDA device that its driver has given to this process; None where it does not tell.
+
+    Args:
+        uuid: the device's; None for a processor.
+        nvml: the module `pynvml`, imported when needed.
+    """
+    if uuid is None:
+        return None
+    if nvml is None:
+        import pynvml
+
+        nvml = pynvml
+    try:
+        nvml.nvmlInit()
+        try:
+            running = nvml.nvmlDeviceGetComputeRunningProcesses(nvml.nvmlDeviceGetHandleByUUID(uuid))
+            used = [each.usedGpuMemory for each in running if each.pid == os.getpid()]
+            return int(used[0]) if used and used[0] is not None else None
+        finally:
+            nvml.nvmlShutdown()
+    except nvml.NVMLError:
+        return None

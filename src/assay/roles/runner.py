@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -51,8 +51,7 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         Samples, memory, trace, what was seen of the process, and the digest of every file of outputs.
     """
     written = Written(folder)
-    phase = PhaseLog(folder / "phases.jsonl")
-    memory.reset_peak()
+    phase = memory.Peaks(PhaseLog(folder / "phases.jsonl"))
     adopt_orphans()
     backend = backends.load(request["backend"])
     artifact = Artifact(**request["artifact"])
@@ -68,7 +67,10 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
                 written.save(f"challenge-{name}", engine.run(inputs))
             if request["measure"]:
                 _variants(engine, challenges, written)
-        response = _measured(engine, family, challenges, phase, written, backend.preload) if request["measure"] else {}
+        held = partial(_held, engine, artifact, device)
+        response = (
+            _measured(engine, family, challenges, phase, written, backend.preload, held) if request["measure"] else {}
+        )
     return response | {"libraries": library_names(), "modules": loaded_runtimes(), "digests": written.digests}
 
 
@@ -80,18 +82,15 @@ def _variants(engine: Engine, challenges: Challenges, written: Written) -> None:
 
 
 def _measured(
-    engine: Engine, family: Family, challenges: Challenges, phase: PhaseLog, written: Written, runtimes: Sequence[str]
-) -> dict[str, Any]:
+    engine: Engine, family: Family, challenges: Challenges, phase: memory.Peaks, written: Written,
+    runtimes: Sequence[str], held: Callable[[], dict[str, int | None]],
+) -> dict[str, Any]:  # fmt: skip
     with phase("measure"):
         timed = time_calls(engine.run, challenges.timed, budget=BUDGET, least=LEAST, choose=secrets.randbelow)
         for number, outputs in timed.kept.items():
             written.save(f"timed-{number}", outputs)
     decoding = _decoding(engine, family, challenges, phase, written) if isinstance(family, GeneratingFamily) else None
-    figures = {
-        "peak_memory": memory.peak(),
-        "unique_memory": memory.unique(),
-        "device_memory": _number(engine.device_memory()),
-    }
+    figures = phase.figures() | held()
     with phase("repeat"):
         pairs = _repeats(engine, family, challenges, median(timed.samples))
     with phase("sweep"):
@@ -118,6 +117,15 @@ def _measured(
         "memory": figures,
         "trace": [asdict(operation) for operation in operations],
         "software": found,
+    }
+
+
+def _held(engine: Engine, artifact: Artifact, device: Device) -> dict[str, int | None]:
+    """Memory that is held between calls, of the host and of the device."""
+    return {
+        **memory.steady(Path(artifact.path)),
+        "device_memory": _number(engine.device_memory()),
+        "driver_device_memory": memory.on_device(device.detail.get("uuid")),
     }
 
 
@@ -164,7 +172,7 @@ def _plain(point: Point) -> dict[str, Any]:
 
 
 def _decoding(
-    engine: Engine, family: GeneratingFamily, challenges: Challenges, phase: PhaseLog, written: Written
+    engine: Engine, family: GeneratingFamily, challenges: Challenges, phase: memory.Peaks, written: Written
 ) -> dict[str, Any]:
     """The judged sequences, then timed ones, of which one is kept."""
     with phase("decoding"):
