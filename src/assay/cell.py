@@ -20,9 +20,11 @@ from assay.schedule import Work
 from assay.schema import Cell, CheckpointRef, Diagnosis, Digest, Evidence, MachinePeak, Phase, Status, Unavailability
 from assay.tensor_files import is_small
 
-RUNNER = ("assay.roles.runner", "assay.measure.clock")
+# numpy imports these two at their first use, which would be in a timed phase of every role.
+RUNNER = ("assay.roles.runner", "assay.measure.clock", "numpy.random", "numpy.ma")
 TORCH = (
     "torch",
+    "torch.utils.flop_counter",
     "transformers",
     "assay.families.module",
     "assay.roles.builder",
@@ -35,9 +37,13 @@ TORCH = (
 
 def preloads(plan: Plan) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What the servers of builders and judges, and that of runners, import ahead; a torch column needs one."""
-    modules = [module for name in plan.families for module in families.load(name).modules]
-    judge = tuple(dict.fromkeys((*TORCH, *plan.backend.builder_preload, *modules)))
-    return judge, judge if "torch" in plan.backend.preload else (*plan.backend.preload, *RUNNER)
+    own = [families.load(name) for name in plan.families]
+    # What another package brings is imported by the role that needs it, and stays in no server.
+    shared = [name for each in (plan.backend, *own) if (name := type(each).__module__).startswith("assay.")]
+    modules = [module for family in own for module in family.modules]
+    judge = tuple(dict.fromkeys((*TORCH, *plan.backend.builder_preload, *modules, *shared)))
+    runner = tuple(dict.fromkeys((*plan.backend.preload, *RUNNER, *shared)))
+    return judge, judge if "torch" in plan.backend.preload else runner
 
 
 T = TypeVar("T")
