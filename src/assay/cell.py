@@ -16,7 +16,7 @@ from assay.evidence.placement import RUNTIME_LIBRARIES
 from assay.families.generation import GeneratingFamily
 from assay.installed import Findings, Installation, source_file
 from assay.measure.statistics import duration, once
-from assay.plan import SIZES, Plan
+from assay.plan import SIZES, Place, Plan
 from assay.roles.process import Answer, OnPhase, Request, RoleFailed
 from assay.schedule import Work
 from assay.schema import Cell, CheckpointRef, Diagnosis, Digest, Evidence, Metric, Phase, Status, Unavailability
@@ -57,16 +57,17 @@ class CellRun:
     """Runs one cell; what its roles answered is kept as it comes, so that a failure loses nothing."""
 
     def __init__(
-        self, plan: Plan, family: str, device: Device, folder: Path, on_phase: OnPhase, installation: Installation
+        self, plan: Plan, place: Place, device: Device, folder: Path, on_phase: OnPhase, installation: Installation
     ) -> None:
         self._plan = plan
-        self._family = families.load(family)
+        self._family = families.load(place.family)
+        self._precision = place.precision
         self._device = device
         self._torch_preload, self._runner_preload = preloads(plan)
         self._folder = folder
         self._on_phase = on_phase
         self._installation = installation
-        self._large = not small(plan, family)
+        self._large = not small(plan, place.family)
         self._seconds = 0.0
         self._phases: list[Phase] = []
         self._record: dict[str, Any] = {}
@@ -91,7 +92,7 @@ class CellRun:
             family=self._family.id,
             backend=self._plan.backend.name,
             size=self._plan.size_of(self._family.id),
-            precision=self._plan.precision,
+            precision=self._precision,
             device=self._device.name,
             workloads=self._family.workloads,
             phases=tuple(self._phases),
@@ -143,7 +144,7 @@ class CellRun:
             "family": self._family.id,
             "size": self._plan.size,
             "backend": self._plan.backend.name,
-            "precision": self._plan.precision,
+            "precision": self._precision,
             "model": {"path": str(model.path), "name": model.name, "revision": model.revision} if model else None,
         }
         answer = yield from self._call("builder", self._torch_preload, request, "build")
@@ -157,7 +158,7 @@ class CellRun:
             "backend": backend.name,
             "artifact": built[which]["artifact"],
             "device": asdict(self._device),
-            "precision": self._plan.precision,
+            "precision": self._precision,
             "config": built["config"],
             "seed": seed,
             "measure": measure,
@@ -189,7 +190,7 @@ class CellRun:
         request = {
             "backend": self._plan.backend.name,
             "device": asdict(self._device),
-            "precision": self._plan.precision,
+            "precision": self._precision,
             "seed": seed,
             "config": built["config"],
             "checkpoint": built["checkpoint"]["path"],
@@ -213,7 +214,7 @@ class CellRun:
         request = {
             "backend": self._plan.backend.name,
             "device": asdict(self._device),
-            "precision": self._plan.precision,
+            "precision": self._precision,
             "seed": seed,
             "config": built["config"],
             "suspect": suspect,

@@ -233,7 +233,7 @@ class Failure(Record):
 
 
 class Unavailability(Record):
-    """What hardware or driver was looked for and not found."""
+    """What hardware, driver or precision was looked for and not found."""
 
     reason: str
     looked_for: tuple[str, ...] = ()
@@ -358,7 +358,11 @@ class Environment(Record):
 
 
 class SessionReport(Record):
-    """One run of one backend. `planned` names the families, in order; `asked_device` is what `--device` said."""
+    """One run of one backend.
+
+    `planned` names the families, in order, and `precisions` in what each of them was to run; older reports name none.
+    `asked_device` is what `--device` said.
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     id: str
@@ -369,6 +373,7 @@ class SessionReport(Record):
     machine: Machine
     environment: Environment
     planned: tuple[str, ...]
+    precisions: tuple[Precision, ...] = ()
     cells: tuple[Cell, ...] = ()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -13,18 +13,18 @@ from pydantic import ValidationError
 
 from assay import needs
 from assay.cell import CellRun, preloads
-from assay.devices import choose
+from assay.devices import Device, choose
 from assay.errors import Unavailable
 from assay.files import write_atomically
 from assay.installed import Installation
 from assay.machine import describe_environment, describe_machine, threads
-from assay.plan import Plan
+from assay.plan import Place, Plan
 from assay.progress import Progress
 from assay.roles.process import Servers
 from assay.schedule import Schedule, width
-from assay.schema import Cell, SessionReport, Status, Unavailability
+from assay.schema import Cell, Precision, SessionReport, Status, Unavailability
 
-_SAME = ("backend", "planned", "asked_device", "machine", "environment")
+_SAME = ("backend", "planned", "precisions", "asked_device", "machine", "environment")
 """What two reports must have in common for one to go on with the other."""
 
 
@@ -48,37 +48,37 @@ def run_session(
     report = _begun(plan)
     if keep is not None:
         report = _unfinished(plan, report, sessions) or report
-    done = {cell.family for cell in report.cells if keep and cell.status in keep and _checkpoint_known(plan, cell)}
-    remaining = [family for family in plan.families if family not in done]
+    done = {_place(cell) for cell in report.cells if keep and cell.status in keep and _checkpoint_known(plan, cell)}
+    remaining = [place for place in plan.places if place not in done]
 
     def record(cell: Cell) -> None:
         nonlocal report
-        cells = {each.family: each for each in (*report.cells, cell)}
-        ordered = tuple(cells[family] for family in plan.families if family in cells)
+        cells = {_place(each): each for each in (*report.cells, cell)}
+        ordered = tuple(cells[place] for place in plan.places if place in cells)
         report = report.model_copy(update={"cells": ordered})
         _write(report, sessions)
         progress.done(cell)
 
-    try:
-        device = choose(plan.backend.devices(), plan.device)
-    except Unavailable as error:
-        progress.session(plan.backend.name, remaining)
-        absent = Unavailability(reason=error.reason, looked_for=error.looked_for)
-        for family in remaining:
-            record(_unavailable(plan, family, absent))
-    else:
-        needs.check(plan, remaining)
-        progress.session(plan.backend.name, remaining)
+    device, absent = _found(plan)
+    here = [place for place in remaining if place.precision not in absent]
+    if here:
+        needs.check(plan, [family for family, _ in here])
+    progress.session(plan.backend.name, len(remaining))
+    for place in remaining:
+        if place.precision in absent:
+            record(_unavailable(plan, place, absent[place.precision]))
+    if device and here:
         installation = Installation()
         with tempfile.TemporaryDirectory(prefix="assay-") as folder, Servers(plan.timeout) as servers:
-            for preload in preloads(plan) if remaining else ():
+            for preload in preloads(plan):
                 servers.start(preload)
             cells = (
                 CellRun(
-                    plan, family, device, Path(folder) / family, partial(progress.phase, family), installation
+                    plan, place, device, Path(folder) / f"{place.family}-{place.precision}",
+                    partial(progress.phase, str(place)), installation,
                 ).run()
-                for family in remaining
-            )
+                for place in here
+            )  # fmt: skip
             for cell in Schedule(servers, width()).run(cells):
                 record(cell)
     report = report.model_copy(update={"finished_at": now()})
@@ -102,14 +102,34 @@ def _begun(plan: Plan) -> SessionReport:
         machine=describe_machine(),
         environment=describe_environment(threads(), plan.backend.packages),
         planned=plan.families,
+        precisions=plan.precisions,
     )
 
 
-def _unavailable(plan: Plan, family: str, absent: Unavailability) -> Cell:
+def _found(plan: Plan) -> tuple[Device | None, Mapping[Precision, Unavailability]]:
+    """The device, if it is here, and why cells of which precisions cannot run."""
+    try:
+        device = choose(plan.backend.devices(), plan.device)
+    except Unavailable as error:
+        return None, dict.fromkeys(plan.precisions, _unavailability(error))
+    able = plan.backend.precisions(device)
+    absent = (precision for precision in plan.precisions if precision not in able)
+    return device, {each: _unavailability(plan.backend.lacks(device, each)) for each in absent}
+
+
+def _unavailability(error: Unavailable) -> Unavailability:
+    return Unavailability(reason=error.reason, looked_for=error.looked_for)
+
+
+def _unavailable(plan: Plan, place: Place, absent: Unavailability) -> Cell:
     return Cell(
-        family=family, backend=plan.backend.name, size=plan.size_of(family), precision=plan.precision,
+        family=place.family, backend=plan.backend.name, size=plan.size_of(place.family), precision=place.precision,
         unavailable=absent, started_at=now(), seconds=0.0,
     )  # fmt: skip
+
+
+def _place(cell: Cell) -> Place:
+    return Place(cell.family, cell.precision)
 
 
 def _write(report: SessionReport, sessions: Path) -> None:
@@ -134,11 +154,8 @@ def _unfinished(plan: Plan, begun: SessionReport, sessions: Path) -> SessionRepo
 
 
 def _same(plan: Plan, report: SessionReport) -> bool:
-    """Whether the report's cells are of the checkpoints, the sizes and the precision that this plan has."""
-    return all(
-        cell.precision is plan.precision and cell.size == plan.size_of(cell.family) and _same_checkpoint(plan, cell)
-        for cell in report.cells
-    )
+    """Whether the report's cells are of the checkpoints and the sizes that this plan has."""
+    return all(cell.size == plan.size_of(cell.family) and _same_checkpoint(plan, cell) for cell in report.cells)
 
 
 def _same_checkpoint(plan: Plan, cell: Cell) -> bool:
