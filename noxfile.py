@@ -4,6 +4,7 @@ Commands:
     nox                               every backend, then the matrix: reports/index.html, STATUS.md, matrix.json
     nox -s cuda                       one backend, merged with the reports that are already there
     nox -s openvino -- --family bert  everything after -- goes to `assay run`
+    nox -- --precision f32,bf16       every backend at both
     nox -R                            the same again in the environments as they are
     nox -s compare -- base.json       what changed since then: reports/COMPARISON.md, and marks in index.html
     nox -s tests -- -k merge          everything after -- goes to pytest

@@ -170,7 +170,7 @@ def cells(draw: st.DrawFn, backend: str) -> Cell:
     family = draw(st.sampled_from(FAMILIES))
     changes: dict[str, Any] = {
         "size": draw(st.sampled_from(("tiny", "tiny", "own"))),
-        "precision": draw(st.sampled_from((Precision.F32, Precision.F32, Precision.BF16))),
+        "precision": draw(st.sampled_from((Precision.F32, *Precision))),
         "started_at": draw(st.none() | st.integers(0, 5).map(moment)),
     }
     kind = draw(_kinds)

@@ -369,15 +369,15 @@ def test_an_interrupted_run_says_what_is_kept(
 def test_plain_progress_has_a_line_for_each_cell(capsys: pytest.CaptureFixture[str]) -> None:
     progress = choose(quiet=False)
     assert isinstance(progress, PlainProgress)
-    progress.session("cpu", ["bert", "clip"])
+    progress.session("cpu", 2)
     progress.phase("bert", "runner", "load")
     progress.done(make.cell())
     progress.done(make.failed("clip"))
     progress.finished()
     assert capsys.readouterr().err.splitlines() == [
         "cpu: 2 cells",
-        "[1/2] ✔ REAL bert on cpu: 1.90 ms, error 1.0e-07 of 1.0e-06, took 3.20 s",
-        "[2/2] ✘ FAILED clip on cpu: builder, build: killed by SIGSEGV, took 3.20 s",
+        "[1/2] ✔ REAL bert on cpu, f32: 1.90 ms, error 1.0e-07 of 1.0e-06, took 3.20 s",
+        "[2/2] ✘ FAILED clip on cpu, f32: builder, build: killed by SIGSEGV, took 3.20 s",
     ]
 
 
@@ -388,18 +388,19 @@ def test_the_live_line_shows_role_phase_and_time_of_what_runs(monkeypatch: pytes
 
     assert isinstance(progress, LiveProgress)
     lines = []
-    progress.session("cpu", ["bert", "clip"])
-    for family, role, phase in [("bert", "builder", "build"), ("clip", "judge", "evidence"), ("bert", "builder", "")]:
-        progress.phase(family, role, phase)
+    progress.session("cpu", 2)
+    bert, clip = "bert f32", "clip f32"
+    for cell, role, phase in [(bert, "builder", "build"), (clip, "judge", "evidence"), (bert, "builder", "")]:
+        progress.phase(cell, role, phase)
         lines.append(str(progress._line()))
     progress.done(make.cell("clip"))
     lines.append(str(progress._line()))
     progress.finished()
     progress.finished()
     assert lines == [
-        "[0/2] cpu: bert: builder, build, 0 s",
-        "[0/2] cpu: bert: builder, build, 0 s; clip: judge, evidence, 0 s",
-        "[0/2] cpu: clip: judge, evidence, 0 s",
+        "[0/2] cpu: bert f32: builder, build, 0 s",
+        "[0/2] cpu: bert f32: builder, build, 0 s; clip f32: judge, evidence, 0 s",
+        "[0/2] cpu: clip f32: judge, evidence, 0 s",
         "[1/2] cpu: starting",
     ]
 

@@ -17,7 +17,7 @@ from assay.cli import main
 from assay.compare import Comparison, Side, compare
 from assay.merge import merge
 from assay.pairing import pairs
-from assay.schema import Cell, Check, Layer, Matrix, MatrixCell, Metric, SessionReport, Status
+from assay.schema import Cell, Check, Layer, Matrix, MatrixCell, Metric, Precision, SessionReport, Status
 from assay.status import conclude
 from tests import strategies as make
 
@@ -95,7 +95,7 @@ def test_a_cell_that_nobody_runs_any_more_is_a_regression_of_a_matrix() -> None:
 def test_session_reports_are_asked_only_what_they_set_out_to_run() -> None:
     base = side(make.report(make.cell(), make.cell("t5")), make.report(make.cell(backend="openvino"), session="s2"))
     new = make.matrix(make.report(make.cell("t5", evidence=MOCK), session="new"))
-    comparison = compare(base, Side(new, frozenset({("cpu", "t5")})))
+    comparison = compare(base, Side(new, frozenset({("cpu", "t5", Precision.F32)})))
     assert [(each.cell, each.new) for each in comparison.statuses] == [("t5 on cpu, tiny, f32", Status.MOCK)]
     assert comparison.cells == 1
 

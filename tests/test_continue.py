@@ -14,7 +14,7 @@ from assay.backends.cpu import Cpu
 from assay.checkpoints import Checkpoint, Source
 from assay.devices import Device
 from assay.errors import Unavailable, UsageError
-from assay.plan import Plan, make_plan
+from assay.plan import Place, Plan, make_plan
 from assay.progress import QuietProgress
 from assay.roles.process import role_environment
 from assay.schedule import Work
@@ -30,7 +30,7 @@ Cells = Callable[[str], Cell]
 
 
 class Ran(list[str]):
-    """The cells that were run, and the devices that they were given."""
+    """The cells that were run, with their precision if the plan has several, and the devices that they were given."""
 
     devices: list[Device]
 
@@ -42,23 +42,26 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> Ran:
     ran.devices = []
 
     class MadeUp:
-        def __init__(self, plan: Plan, family: str, device: Device, *_: Any) -> None:
-            self.plan, self.family, self.device = plan, family, device
+        def __init__(self, plan: Plan, place: Place, device: Device, *_: Any) -> None:
+            self.plan, self.place, self.device = plan, place, device
 
         def run(self) -> Work:
             yield from ()
-            ran.append(self.family)
+            family, precision = self.place
+            ran.append(family if len(self.plan.precisions) == 1 else str(self.place))
             ran.devices.append(self.device)
-            found = OUTCOMES.get(self.family, make.cell)(self.family)
+            found = OUTCOMES.get(str(self.place), OUTCOMES.get(family, make.cell))(family)
             if isinstance(found, KeyboardInterrupt):
                 raise found
-            return found.model_copy(update={"size": self.plan.size_of(self.family), "started_at": session.now()})
+            changes = {"size": self.plan.size_of(family), "precision": precision, "started_at": session.now()}
+            return found.model_copy(update=changes)
 
     monkeypatch.setattr(session, "CellRun", MadeUp)
     return ran
 
 
 OUTCOMES: dict[str, Callable[[str], Any]] = {}
+"""By family, or by family and precision."""
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +135,7 @@ def test_a_failure_stands_until_its_cell_has_run_again(
     assert ran == ["t5"]
 
 
-@pytest.mark.parametrize("options", [{"families": ("bert", "clip")}, {"precision": "bf16"}, {"device": "cpu"}])
+@pytest.mark.parametrize("options", [{"families": ("bert", "clip")}, {"precisions": ("bf16",)}, {"device": "cpu"}])
 def test_another_plan_begins_anew(go: Any, ran: Ran, options: dict[str, Any]) -> None:
     go()
     go(NOT_FAILED, **options)
@@ -215,7 +218,7 @@ def test_an_unknown_device_is_refused_before_anything_runs(go: Any, ran: Ran, tm
     assert ran == [] and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("options", [{"device": "cuda:7"}, {"precision": "bf16"}, {}])
+@pytest.mark.parametrize("options", [{"device": "cuda:7"}, {"precisions": ("bf16",)}, {}])
 def test_where_no_device_is_every_cell_says_so(
     go: Any, ran: Ran, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
@@ -227,13 +230,56 @@ def test_where_no_device_is_every_cell_says_so(
     assert ran == []
 
 
+# Precisions
+
+
+def places(report: SessionReport) -> dict[str, str]:
+    return {f"{cell.family} {cell.precision}": str(cell.status) for cell in report.cells}
+
+
+def test_every_family_has_a_cell_of_each_precision_all_of_the_first_one_first(go: Any, ran: Ran) -> None:
+    report = go(families=("bert", "t5"), precisions=("bf16", "f32"))
+    assert ran == ["bert f32", "t5 f32", "bert bf16", "t5 bf16"]
+    assert [f"{cell.family} {cell.precision}" for cell in report.cells] == ran
+    assert (report.planned, report.precisions) == (("bert", "t5"), (Precision.F32, Precision.BF16))
+
+
+def test_only_failed_runs_the_precision_that_failed(go: Any, ran: Ran, outcomes: dict[str, Any]) -> None:
+    outcomes["bert bf16"] = make.failed
+    wanted = {"families": ("bert", "t5"), "precisions": ("f32", "bf16")}
+    go(**wanted)
+    outcomes.clear()
+    assert set(places(go(NOT_FAILED, **wanted)).values()) == {"REAL"}
+    assert ran == ["bert bf16"]
+
+
+def test_resume_goes_on_where_it_was_interrupted_between_two_precisions(
+    go: Any, ran: Ran, outcomes: dict[str, Any]
+) -> None:
+    wanted = {"families": ("bert", "t5"), "precisions": ("f32", "bf16")}
+    outcomes["bert bf16"] = lambda family: KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        go(**wanted)
+    outcomes.clear()
+    assert list(places(go(set(Status), **wanted))) == ["bert f32", "t5 f32", "bert bf16", "t5 bf16"]
+    assert ran == ["bert bf16", "t5 bf16"]
+    go(set(Status), **wanted | {"precisions": ("f32",)})
+    assert ran == ["bert", "t5"]  # another plan
+
+
 @pytest.mark.usefixtures("two_devices")
-def test_the_precision_is_asked_of_the_device_that_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("asked", [("f32", "bf16"), ("bf16",)])
+def test_a_precision_that_the_device_has_not_leaves_unavailable_cells(
+    go: Any, ran: Ran, monkeypatch: pytest.MonkeyPatch, asked: tuple[str, ...]
+) -> None:
     able = {DEVICES[0]: tuple(Precision), DEVICES[1]: (Precision.F32,)}
     monkeypatch.setattr(Cpu, "precisions", lambda self, device: able[device])
-    assert make_plan(backend="cpu", precision="bf16", device="cuda:0").precision is Precision.BF16
-    with pytest.raises(UsageError, match="cpu computes in f32 here, not in bf16"):
-        make_plan(backend="cpu", precision="bf16", device="cuda:1")
+    report = go(device="cuda:1", precisions=asked)
+    assert len(ran) == 3 * (len(asked) - 1)
+    absent = [cell for cell in report.cells if cell.precision is Precision.BF16]
+    assert {cell.status for cell in absent} == {Status.UNAVAILABLE} and len(absent) == 3
+    assert absent[0].reason == "cpu computes in f32 on Example 100, not in bf16"
+    assert set(places(go(device="cuda:0", precisions=asked)).values()) == {"REAL"}
 
 
 def test_cuda_counts_its_devices_as_the_plan_did(monkeypatch: pytest.MonkeyPatch) -> None:

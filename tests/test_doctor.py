@@ -7,12 +7,18 @@ import pytest
 from assay import backends, doctor
 from assay.devices import Device
 from assay.errors import Unavailable, UsageError
+from assay.schema import Precision
 
 
 def install(monkeypatch: pytest.MonkeyPatch, **changes: object) -> None:
     """A backend named `odd`, and no other."""
     backend = SimpleNamespace(
-        name="odd", environment="odds", preload=("json.decoder",), builder_preload=(), devices=lambda: (DEVICE,)
+        name="odd",
+        environment="odds",
+        preload=("json.decoder",),
+        builder_preload=(),
+        devices=lambda: (DEVICE,),
+        precisions=lambda device: (Precision.F32, Precision.BF16),
     )
     vars(backend).update(changes)
     monkeypatch.setattr(backends, "names", lambda: ("odd",))
@@ -37,6 +43,7 @@ def test_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     (diagnosis,) = doctor.examine()
     assert diagnosis.ready
     assert (diagnosis.reason, diagnosis.devices) == ("Example 9000", (DEVICE,))
+    assert diagnosis.precisions == (Precision.F32, Precision.BF16)
 
 
 def test_software_that_is_missing_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

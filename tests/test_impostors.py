@@ -10,7 +10,7 @@ import pytest
 
 from assay import backends, families
 from assay.challenge import Challenges
-from assay.schema import Cell, Layer, Status, Verdict
+from assay.schema import Cell, Layer, Precision, Status, Verdict
 from tests.conftest import Assay, report_in
 from tests.trial.impostors import IMPOSTORS, installed
 
@@ -30,6 +30,7 @@ NO_IMPOSTORS = {
         ("forges-evidence", Layer.AGREEMENT, {"follows_inputs"}),
         ("random-weights", Layer.WEIGHTS, {"follows_weights"}),
         ("lowered", Layer.PLACEMENT, {"precision"}),
+        ("widened", Layer.PLACEMENT, {"precision"}),
         ("torch-inside", Layer.PLACEMENT, {"foreign_runtime"}),
         ("helper-process", Layer.PLACEMENT, {"helpers"}),
         ("cpu-called-cuda", Layer.PLACEMENT, {"driver"}),
@@ -68,7 +69,10 @@ def test_what_an_engine_of_another_package_says_for_itself_is_no_evidence(assay:
 def cells(assay: Assay, folder: Path, name: str) -> tuple[Cell, ...]:
     """The cells of a session that an impostor ran, in the rows in which it is on trial."""
     rows = BY_NAME[name].families if name in BY_NAME else ("bert",)
-    done = assay("run", "--backend", name, "--family", ",".join(rows), "--reports", folder)
+    precision = BY_NAME[name].precision if name in BY_NAME else Precision.F32
+    done = assay(
+        "run", "--backend", name, "--family", ",".join(rows), "--precision", precision, "--reports", folder
+    )  # fmt: skip
     assert done.returncode == 1, done.stderr
     return report_in(folder / "sessions").cells
 

@@ -84,6 +84,24 @@ def test_absence_never_covers_a_judged_cell(reports: list[SessionReport]) -> Non
     assert shown == places
 
 
+@given(st.lists(make.reports(), max_size=6, unique_by=lambda report: report.id), st.sampled_from(list(Precision)))
+def test_what_is_shown_of_one_precision_does_not_depend_on_the_others(
+    reports: list[SessionReport], precision: Precision
+) -> None:
+    """Reports of several precisions are merged as if each precision had had reports of its own."""
+    alone = [
+        report.model_copy(update={"cells": tuple(cell for cell in report.cells if cell.precision is precision)})
+        for report in reports
+    ]
+
+    def ran(matrix: Matrix, of: str) -> list[dict[str, Any]]:
+        cells: tuple[MatrixCell, ...] = getattr(matrix, of)
+        return [observed(cell) for cell in cells if cell.session and cell.precision is precision]
+
+    for of in ("cells", "superseded"):
+        assert ran(merged(*reports), of) == ran(merged(*alone), of)
+
+
 @given(several)
 def test_a_matrix_survives_its_file(reports: list[SessionReport]) -> None:
     matrix = merged(*reports)

@@ -59,7 +59,7 @@ def plan(backend: str, models: Mapping[str, Path] | None = None, size: str = "ti
     own = {
         family: Checkpoint(family, path, "0" * 64, "path", path.name, "own") for family, path in (models or {}).items()
     }
-    return Plan(backends.load(backend), ("bert", "llama"), own, size, Precision.F32, 600.0)
+    return Plan(backends.load(backend), ("bert", "llama"), own, size, (Precision.F32,), 600.0)
 
 
 def refusal(asked: Plan, *families: str) -> str:

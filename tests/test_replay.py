@@ -11,7 +11,7 @@ import pytest
 
 from assay import cache
 from assay.cli import main
-from assay.replay import asked, differences
+from assay.replay import asked, differences, recorded
 from assay.schema import Cell, Layer
 from tests import strategies as make
 from tests.conftest import Assay, raw_report_in, report_in
@@ -64,13 +64,17 @@ def test_a_replay_has_the_same_inputs_and_the_same_verdicts_without_a_cache_and_
 @pytest.mark.parametrize(
     ("cell", "arguments", "message"),
     [
-        (make.cell("t5", seeds={"challenge": SEED}), ("--family", "bert"), "holds no cell of bert; it has t5"),
+        (make.cell("t5", seeds={"challenge": SEED}), ("--family", "bert"), "holds no cell of bert f32; it has t5 f32"),
         (make.failed(), ("--family", "bert"), "bert was FAILED before its inputs were drawn: nothing to replay"),
         (make.cell(backend="openvino", seeds={"challenge": SEED}), ("--family", "bert"),
          "is a report of openvino, not of cpu"),
         (make.cell(seeds={"challenge": SEED}), ("--family", "bert,t5"), "--replay takes one cell"),
         (make.cell(seeds={"challenge": "seven"}), ("--family", "bert"), "is not 32 hexadecimal digits"),
         (make.cell(seeds={"challenge": SEED}), (), "--replay takes one cell"),
+        (make.cell(seeds={"challenge": SEED}), ("--family", "bert", "--precision", "f32,bf16"),
+         "--replay takes one cell: name it by one --precision"),
+        (make.cell(precision="bf16", seeds={"challenge": SEED}), ("--family", "bert", "--precision", "f16"),
+         "holds no cell of bert f16; it has bert bf16"),
         (make.cell(seeds={"challenge": SEED}), ("--family", "bert", "--resume"), "--resume, --only-failed"),
         (make.cell(size="own", checkpoint=make.checkpoint("mine", "path"), seeds={"challenge": SEED}),
          ("--family", "bert"), "the cell was about mine: name its folder, --model bert=DIR"),
@@ -108,6 +112,17 @@ def test_another_checkpoint_than_the_cells_is_refused(
     arguments = ["run", "--backend", "cpu", "--model", f"bert={other}", "--replay", str(written(cell))]
     assert main(arguments) == 2
     assert "is not the checkpoint of that cell" in capsys.readouterr().err
+
+
+def test_of_several_precisions_the_one_that_is_named_is_replayed_else_f32_else_the_only_one(
+    written: Callable[..., Path],
+) -> None:
+    cells = [make.cell(precision=each, seeds={"challenge": SEED}) for each in ("bf16", "f32", "f16")]
+    path = written(*cells)
+    assert [recorded(path, "cpu", "bert", each).precision for each in ("f16", "bf16", "f32")] == ["f16", "bf16", "f32"]
+    assert recorded(path, "cpu", "bert").precision == "f32"
+    only = recorded(written(cells[2]), "cpu", "bert")
+    assert asked(only, {})["precisions"] == ["f16"]
 
 
 def test_a_cell_of_the_hub_is_asked_for_at_its_commit() -> None:

@@ -54,6 +54,7 @@ def make_parser() -> tuple[Parser, dict[str, Command]]:
         "  assay doctor                                     which backends can run here\n"
         "  assay run --backend openvino                     all families, local test models\n"
         "  assay run --backend cpu --family bert,t5         two of them\n"
+        "  assay run --backend cpu --precision f32,bf16     each family in both\n"
         "  assay run --backend cpu ./my-bert                a checkpoint of your own, in the row that it fits\n"
         "  assay run --backend cpu --model llama=org/name   one of the hub, in the row that you name\n"
         "  assay run --backend cpu --only-failed            again what was not REAL\n"
@@ -90,7 +91,9 @@ def make_parser() -> tuple[Parser, dict[str, Command]]:
     run.option("--model", metavar="FAMILY=SOURCE", action="append", default=[],
                help="a checkpoint of your own instead of that row's test model; repeatable")  # fmt: skip
     run.option("--size", default="tiny", help="of the test models (default: tiny)")
-    run.option("--precision", default="f32", help="what the backend is told to compute in (default: f32)")
+    run.option("--precision", metavar="P", action="append", default=[],
+               help="f32, bf16 or f16, or several with commas: a cell for each; what is not here is UNAVAILABLE "
+               "(default: f32)")  # fmt: skip
     run.option("--device", metavar="KIND[:N]", help="cuda:1, say (default: the backend's first)")
     run.option("--reports", metavar="DIR", type=Path, default=REPORTS, help="where sessions/ is (default: reports)")
     run.option("--timeout", metavar="SECONDS", type=float, default=600.0,

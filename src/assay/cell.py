@@ -14,7 +14,7 @@ from assay.challenge import draw_seed
 from assay.devices import Device
 from assay.evidence.placement import RUNTIME_LIBRARIES
 from assay.installed import Findings, Installation, source_file
-from assay.plan import SIZES, Plan
+from assay.plan import SIZES, Place, Plan
 from assay.roles.process import Answer, OnPhase, Request, RoleFailed
 from assay.schedule import Work
 from assay.schema import Cell, CheckpointRef, Diagnosis, Digest, Evidence, MachinePeak, Phase, Status, Unavailability
@@ -61,18 +61,19 @@ class CellRun:
     """Runs one cell; what its roles answered is kept as it comes, so that a failure loses nothing."""
 
     def __init__(
-        self, plan: Plan, family: str, device: Device, folder: Path, on_phase: OnPhase, installation: Installation,
+        self, plan: Plan, place: Place, device: Device, folder: Path, on_phase: OnPhase, installation: Installation,
         peak: MachinePeak | None = None,
     ) -> None:  # fmt: skip
         self._plan = plan
-        self._family = families.load(family)
+        self._family = families.load(place.family)
+        self._precision = place.precision
         self._device = device
         self._torch_preload, self._runner_preload = preloads(plan)
         self._folder = folder
         self._on_phase = on_phase
         self._installation = installation
         self._peak = peak
-        self._large = not small(plan, family)
+        self._large = not small(plan, place.family)
         self._seconds = 0.0
         self._phases: list[Phase] = []
         self._record: dict[str, Any] = {}
@@ -97,7 +98,7 @@ class CellRun:
             family=self._family.id,
             backend=self._plan.backend.name,
             size=self._plan.size_of(self._family.id),
-            precision=self._plan.precision,
+            precision=self._precision,
             device=self._device.name,
             workloads=self._family.workloads,
             phases=tuple(self._phases),
@@ -125,7 +126,7 @@ class CellRun:
         self._record["samples"] = samples = figures.samples(run.response, preprocessed["samples"])
         self._record["swept"] = swept = figures.swept(run.response)
         self._record["metrics"] = figures.metrics(
-            self._family, self._plan.precision, built, run.response, run.phases, samples, swept, judged["work"],
+            self._family, self._precision, built, run.response, run.phases, samples, swept, judged["work"],
             self._peak,
         )  # fmt: skip
         if judged["suspect"] and self._cell().status is Status.INACCURATE:
@@ -147,7 +148,7 @@ class CellRun:
             "family": self._family.id,
             "size": self._plan.size,
             "backend": self._plan.backend.name,
-            "precision": self._plan.precision,
+            "precision": self._precision,
             "model": {"path": str(model.path), "name": model.name, "revision": model.revision} if model else None,
         }
         answer = yield from self._call("builder", self._torch_preload, request, "build")
@@ -161,7 +162,7 @@ class CellRun:
             "backend": backend.name,
             "artifact": built[which]["artifact"],
             "device": asdict(self._device),
-            "precision": self._plan.precision,
+            "precision": self._precision,
             "config": built["config"],
             "seed": seed,
             "measure": measure,
@@ -193,7 +194,7 @@ class CellRun:
         request = {
             "backend": self._plan.backend.name,
             "device": asdict(self._device),
-            "precision": self._plan.precision,
+            "precision": self._precision,
             "seed": seed,
             "config": built["config"],
             "checkpoint": built["checkpoint"]["path"],
@@ -217,7 +218,7 @@ class CellRun:
         request = {
             "backend": self._plan.backend.name,
             "device": asdict(self._device),
-            "precision": self._plan.precision,
+            "precision": self._precision,
             "seed": seed,
             "config": built["config"],
             "suspect": suspect,

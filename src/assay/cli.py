@@ -91,15 +91,20 @@ def _planned(arguments: argparse.Namespace) -> tuple[Plan, Cell | None]:
     from assay import replay
     from assay.plan import make_plan
 
-    wanted = {"families": families, "models": models, "size": arguments.size, "precision": arguments.precision}
+    precisions = _names(arguments.precision)
+    if arguments.precision and not precisions:
+        raise UsageError("--precision names no precision")
+    wanted = {"families": families, "models": models, "size": arguments.size, "precisions": precisions}
     before = None
     if arguments.replay:
         named = {*families, *models}
         if len(named) != 1 or arguments.sources:
             raise UsageError("--replay takes one cell: name it by one --family")
+        if len(precisions) > 1:
+            raise UsageError("--replay takes one cell: name it by one --precision")
         if arguments.resume or arguments.only_failed or arguments.expect:
             raise UsageError("--replay runs what it names: --resume, --only-failed and --expect do not go with it")
-        before = replay.recorded(arguments.replay, named.pop(), arguments.backend)
+        before = replay.recorded(arguments.replay, arguments.backend, named.pop(), *precisions)
         wanted |= replay.asked(before, models)
     plan = make_plan(
         backend=arguments.backend, found=arguments.sources, timeout=arguments.timeout, device=arguments.device, **wanted
@@ -327,7 +332,8 @@ def _doctor(arguments: argparse.Namespace) -> int:
     for each in diagnoses:
         verdict = "✔ ready" if each.ready else "! incomplete" if each.available else "✘ cannot run"
         print(f"{verdict:<13} {each.backend}: {each.reason}")
-        lines = [f"looked for: {what}" for what in each.looked_for]
+        lines = [f"computes in {', '.join(each.precisions)}"] if each.precisions else []
+        lines += [f"looked for: {what}" for what in each.looked_for]
         if each.missing:
             lines.append(f"not installed here: {', '.join(each.missing)}; `{each.remedy}` has an environment for it")
         for line in lines:

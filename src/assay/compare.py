@@ -20,7 +20,7 @@ from assay.measure.significance import holm, p_value, spread
 from assay.pairing import Pair, by_weights, pairs, unmet, weights
 from assay.report import grid
 from assay.report.names import names
-from assay.schema import Matrix, MatrixCell, Metric, Status
+from assay.schema import Matrix, MatrixCell, Metric, Precision, SessionReport, Status
 
 THRESHOLD = 0.05
 """The least relative change of a figure that anybody should hear of."""
@@ -121,10 +121,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Side:
-    """One side. `asked` names backend and family of what session reports set out to run; a matrix speaks of all."""
+    """One side. `asked` has backend, family and precision of what session reports were to run; a matrix asks all."""
 
     matrix: Matrix
-    asked: frozenset[tuple[str, str]] | None
+    asked: frozenset[tuple[str, str, Precision]] | None
 
 
 @dataclass(frozen=True)
@@ -159,10 +159,16 @@ def read(path: Path) -> Side:
         if problems:
             raise UsageError(str(problems[0]))
         matrix = merging.merge(reports, (), ())
-        asked = frozenset((report.backend, family) for report in reports for family in report.planned)
+        asked = frozenset(each for report in reports for each in _asked(report))
     if not any(cell.session for cell in matrix.cells):
         raise UsageError(f"{path}: no cell that was run")
     return Side(matrix, asked)
+
+
+def _asked(report: SessionReport) -> Iterable[tuple[str, str, Precision]]:
+    """A report of before there were several precisions in one has the cells that it has."""
+    precisions = report.precisions or {cell.precision for cell in report.cells}
+    return ((report.backend, family, precision) for family in report.planned for precision in precisions)
 
 
 def update(path: Path, base: Side, new: Side) -> None:
@@ -184,7 +190,7 @@ def compare(base: Side, new: Side, threshold: float = THRESHOLD, *, paired: Sequ
     """
     paired = [
         pair for pair in (pairs(base.matrix.cells, new.matrix.cells) if paired is None else paired)
-        if new.asked is None or (pair.old.backend, pair.old.family) in new.asked
+        if new.asked is None or (pair.old.backend, pair.old.family, pair.old.precision) in new.asked
     ]  # fmt: skip
     run = [pair for pair in paired if pair.run]
     found = Comparison(cells=len(run), fresh=names(unmet(paired, new.matrix.cells), device=False))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from assay import backends
 from assay.devices import Device
 from assay.errors import Unavailable, UsageError
+from assay.schema import Precision
 
 HARNESS = ("torch", "transformers")
 """What every environment needs beside its runtime: the builder's and the judge's own."""
@@ -23,6 +24,7 @@ class Diagnosis:
         reason: one sentence on the device.
         looked_for: what was looked for, one line each, where no device is here.
         devices: the devices it could use.
+        precisions: what the first of them computes in.
         missing: modules that this environment lacks for it.
         remedy: the command that runs it in an environment of its own; empty where nothing is missing.
     """
@@ -32,6 +34,7 @@ class Diagnosis:
     reason: str
     looked_for: tuple[str, ...] = ()
     devices: tuple[Device, ...] = ()
+    precisions: tuple[Precision, ...] = ()
     missing: tuple[str, ...] = ()
     remedy: str = ""
 
@@ -57,6 +60,7 @@ def diagnose(name: str) -> Diagnosis:
     try:
         backend = backends.load(name)
         devices = tuple(backend.devices())
+        precisions = tuple(backend.precisions(devices[0]))
     except UsageError as error:
         return Diagnosis(name, available=False, reason=str(error))
     except Unavailable as error:
@@ -67,6 +71,7 @@ def diagnose(name: str) -> Diagnosis:
         available=True,
         reason=", ".join(device.name for device in devices),
         devices=devices,
+        precisions=precisions,
         missing=missing,
         remedy=f"nox -s {backend.environment}" if missing else "",
     )

@@ -53,12 +53,15 @@ class Need:
 def check(plan: Plan, chosen: Sequence[str]) -> None:
     """Compare what these families need with what there is.
 
+    Args:
+        chosen: the family of each cell; one that runs in several precisions is there as often.
+
     Raises:
         UsageError: it does not fit; with the numbers, and what to do.
     """
-    counts = parameters(plan, chosen)
+    counts = parameters(plan, dict.fromkeys(chosen))
     _check_memory(plan, counts)
-    _check_disk(plan, counts)
+    _check_disk(plan, counts, sum(family in counts for family in chosen))
 
 
 def parameters(plan: Plan, chosen: Iterable[str]) -> dict[str, int]:
@@ -108,10 +111,10 @@ def _check_memory(plan: Plan, counts: Mapping[str, int]) -> None:
         )
 
 
-def _check_disk(plan: Plan, counts: Mapping[str, int]) -> None:
+def _check_disk(plan: Plan, counts: Mapping[str, int], cells: int) -> None:
     """The cache's folder and the temporary one may be on one disk, which then needs room for both."""
     needs = {family: disk(plan, family, count) for family, count in counts.items()}
-    cached, written = sum(needs.values()), OUTPUTS * len(counts)
+    cached, written = sum(needs.values()), OUTPUTS * cells
     kept, temporary = _existing(cache.cache_dir()), Path(tempfile.gettempdir())
     shared = kept.stat().st_dev == temporary.stat().st_dev
     largest = max(needs, key=needs.__getitem__, default="")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from assay import backends, checkpoints, families
 from assay.backends.base import Backend
@@ -16,12 +18,23 @@ SIZES = ("tiny", "base")
 """The sizes of local test models: seconds, for CI; or the dimensions of the family's common published checkpoint."""
 
 
+class Place(NamedTuple):
+    """Where a cell of a plan stands; its backend and size are the plan's."""
+
+    family: str
+    precision: Precision
+
+    def __str__(self) -> str:
+        return f"{self.family} {self.precision}"
+
+
 @dataclass(frozen=True)
 class Plan:
     """One run of one backend.
 
     Attributes:
         families: ids, in the order of the matrix.
+        precisions: each family has a cell of each.
         models: the user's checkpoints by family; the other families use a local test model.
         timeout: seconds that one phase of a role may take.
         device: which of the backend's devices, `cuda:1`; None for the first.
@@ -32,10 +45,15 @@ class Plan:
     families: tuple[str, ...]
     models: Mapping[str, Checkpoint]
     size: str
-    precision: Precision
+    precisions: tuple[Precision, ...]
     timeout: float
     device: str | None = None
     seed: str | None = None
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Every cell: all families at the first precision, whose models and exports the others then find made."""
+        return tuple(Place(family, precision) for precision in self.precisions for family in self.families)
 
     def size_of(self, family: str) -> str:
         """The cell's size: `own` where the user brought a checkpoint."""
@@ -49,7 +67,7 @@ def make_plan(
     models: Mapping[str, str] | None = None,
     found: Sequence[str] = (),
     size: str = "tiny",
-    precision: str = "f32",
+    precisions: Sequence[str] = (),
     timeout: float = 600.0,
     device: str | None = None,
 ) -> Plan:
@@ -59,6 +77,8 @@ def make_plan(
         families: ids; none asked for means those of `models` and `found`, or all.
         models: by family, a folder or an id of the hub.
         found: folders or ids of the hub that find their rows themselves.
+        precisions: none asked for means f32. One that the backend does not compute in here is no mistake: its cells
+            are UNAVAILABLE.
 
     Raises:
         UsageError: an unknown name, a checkpoint that cannot be used, a number out of range, a device that is not
@@ -68,15 +88,17 @@ def make_plan(
     _families([*families, *models])
     if size not in SIZES:
         raise unknown("size", size, SIZES)
-    if precision not in list(Precision):
-        raise unknown("precision", precision, list(Precision))
+    for precision in precisions:
+        if precision not in list(Precision):
+            raise unknown("precision", precision, list(Precision))
     if not 0 < timeout < float("inf"):
         raise UsageError(f"--timeout takes a positive number of seconds, not {timeout:g}")
     loaded = backends.load(backend)
-    _check_device(loaded, device, Precision(precision))
+    _check_device(loaded, device)
     brought = _checkpoints(models, found)
     chosen = _families([*families, *brought])
-    return Plan(loaded, chosen, brought, size, Precision(precision), timeout, device)
+    in_order = tuple(each for each in Precision if each in (precisions or (Precision.F32,)))
+    return Plan(loaded, chosen, brought, size, in_order, timeout, device)
 
 
 def _checkpoints(models: Mapping[str, str], found: Sequence[str]) -> dict[str, Checkpoint]:
@@ -91,13 +113,9 @@ def _checkpoints(models: Mapping[str, str], found: Sequence[str]) -> dict[str, C
     return {family: checkpoints.opened(family, source) for family, source in sources.items()}
 
 
-def _check_device(backend: Backend, device: str | None, precision: Precision) -> None:
-    try:
-        chosen = choose(backend.devices(), device)
-    except Unavailable:
-        return  # as every cell will say
-    if precision is not Precision.F32 and precision not in (supported := backend.precisions(chosen)):
-        raise UsageError(f"{backend.name} computes in {', '.join(supported)} here, not in {precision}")
+def _check_device(backend: Backend, device: str | None) -> None:
+    with suppress(Unavailable):  # as every cell will say
+        choose(backend.devices(), device)
 
 
 def _families(asked: Sequence[str]) -> tuple[str, ...]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from assay.errors import counted
+from assay.plan import Place
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 class Progress(Protocol):
     """What a session tells while it runs."""
 
-    def session(self, backend: str, families: Sequence[str]) -> None:
-        """It begins with these cells."""
+    def session(self, backend: str, cells: int) -> None:
+        """It begins with so many cells."""
 
-    def phase(self, family: str, role: str, phase: str) -> None:
+    def phase(self, cell: str, role: str, phase: str) -> None:
         """A role of a cell enters a phase, or has ended: an empty one. Several cells may be under way."""
 
     def done(self, cell: Cell) -> None:
@@ -42,10 +42,10 @@ def choose(*, quiet: bool) -> Progress:
 class QuietProgress:
     """Says nothing."""
 
-    def session(self, backend: str, families: Sequence[str]) -> None:
+    def session(self, backend: str, cells: int) -> None:
         """Nothing."""
 
-    def phase(self, family: str, role: str, phase: str) -> None:
+    def phase(self, cell: str, role: str, phase: str) -> None:
         """Nothing."""
 
     def done(self, cell: Cell) -> None:
@@ -63,12 +63,12 @@ class PlainProgress:
         self._count = 0
         self._total = 0
 
-    def session(self, backend: str, families: Sequence[str]) -> None:
+    def session(self, backend: str, cells: int) -> None:
         """How many cells there will be."""
-        self._total = len(families)
-        self._print(f"{backend}: {counted(len(families), 'cell')}")
+        self._total = cells
+        self._print(f"{backend}: {counted(cells, 'cell')}")
 
-    def phase(self, family: str, role: str, phase: str) -> None:
+    def phase(self, cell: str, role: str, phase: str) -> None:
         """Nothing: a log has no use for it."""
 
     def done(self, cell: Cell) -> None:
@@ -98,21 +98,21 @@ class LiveProgress:
         # Last: it draws its first line at once.
         self._live = Live(get_renderable=self._line, console=self._console, refresh_per_second=4, transient=True)
 
-    def session(self, backend: str, families: Sequence[str]) -> None:
+    def session(self, backend: str, cells: int) -> None:
         """Start the live line."""
-        self._backend, self._total = backend, len(families)
+        self._backend, self._total = backend, cells
         self._live.start()
 
-    def phase(self, family: str, role: str, phase: str) -> None:
+    def phase(self, cell: str, role: str, phase: str) -> None:
         """Show it with the time since; a cell that waits for its turn is not shown."""
         if phase:
-            self._current[family] = (f"{role}, {phase}", time.monotonic())
+            self._current[cell] = (f"{role}, {phase}", time.monotonic())
         else:
-            self._current.pop(family, None)
+            self._current.pop(cell, None)
 
     def done(self, cell: Cell) -> None:
         """Print the cell above the live line."""
-        self._current.pop(cell.family, None)
+        self._current.pop(str(Place(cell.family, cell.precision)), None)
         self._count += 1
         self._console.print(summary(cell))
 
@@ -124,7 +124,7 @@ class LiveProgress:
         from rich.text import Text
 
         now = time.monotonic()
-        cells = [f"{family}: {what}, {now - since:.0f} s" for family, (what, since) in self._current.items()]
+        cells = [f"{cell}: {what}, {now - since:.0f} s" for cell, (what, since) in self._current.items()]
         what = "; ".join(cells) or "starting"
         return Text(f"[{self._count}/{self._total}] {self._backend}: {what}", style="dim", overflow="ellipsis")
 
@@ -147,4 +147,6 @@ def summary(cell: Cell) -> Text:
         parts.append(units.plain(cell.reason))
     if cell.seconds:
         parts.append(f"took {units.duration(cell.seconds)}")
-    return Text.assemble(status_text(cell.status), f" {cell.family} on {cell.backend}: {', '.join(parts)}")
+    return Text.assemble(
+        status_text(cell.status), f" {cell.family} on {cell.backend}, {cell.precision}: {', '.join(parts)}"
+    )

@@ -11,11 +11,14 @@ from typing import Any
 from assay.errors import UsageError
 from assay.merge import Unreadable, load
 from assay.plan import Plan
-from assay.schema import OWN, Cell, SessionReport, Verdict
+from assay.schema import OWN, Cell, Precision, SessionReport, Verdict
 
 
-def recorded(path: Path, family: str, backend: str) -> Cell:
+def recorded(path: Path, backend: str, family: str, precision: str | None = None) -> Cell:
     """The cell of a session report that is to be run again.
+
+    Args:
+        precision: of several, where None was asked for, it is f32.
 
     Raises:
         UsageError: there is no such file, or no such cell in it, or the cell was not challenged.
@@ -28,10 +31,12 @@ def recorded(path: Path, family: str, backend: str) -> Cell:
         raise UsageError(f"{path}: {error}") from error
     if report.backend != backend:
         raise UsageError(f"{path}: is a report of {report.backend}, not of {backend}")
-    found = next((cell for cell in report.cells if cell.family == family), None)
+    of_family = {str(cell.precision): cell for cell in report.cells if cell.family == family}
+    only = next(iter(of_family)) if len(of_family) == 1 else str(Precision.F32)
+    found = of_family.get(precision or only)
     if found is None:
-        held = ", ".join(cell.family for cell in report.cells)
-        raise UsageError(f"{path}: holds no cell of {family}; it has {held or 'none'}")
+        held = ", ".join(f"{cell.family} {cell.precision}" for cell in report.cells)
+        raise UsageError(f"{path}: holds no cell of {family} {precision or only}; it has {held or 'none'}")
     if "challenge" not in found.seeds:
         raise UsageError(f"{path}: {family} was {found.status} before its inputs were drawn: nothing to replay")
     if not re.fullmatch(r"[0-9a-f]{32}", found.seeds["challenge"]):
@@ -45,7 +50,7 @@ def asked(cell: Cell, models: Mapping[str, str]) -> dict[str, Any]:
     Raises:
         UsageError: it was about a user's folder, and none was named.
     """
-    wanted: dict[str, Any] = {"families": [cell.family], "precision": cell.precision, "models": dict(models)}
+    wanted: dict[str, Any] = {"families": [cell.family], "precisions": [cell.precision], "models": dict(models)}
     if cell.size != OWN:
         return wanted | {"size": cell.size}
     if not models and cell.checkpoint and cell.checkpoint.source == "hub":

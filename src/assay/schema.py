@@ -251,7 +251,7 @@ class Failure(Record):
 
 
 class Unavailability(Record):
-    """What hardware or driver was looked for and not found."""
+    """What hardware, driver or precision was looked for and not found."""
 
     reason: str
     looked_for: tuple[str, ...] = ()
@@ -419,6 +419,7 @@ class SessionReport(Record):
         asked_device: what `--device` said.
         peaks: what the machine sustained before the first cell, and after the last.
         planned: the families, in order.
+        precisions: in what each of them was to run; older reports name none.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -431,6 +432,7 @@ class SessionReport(Record):
     environment: Environment
     peaks: tuple[MachinePeak, ...] = ()
     planned: tuple[str, ...]
+    precisions: tuple[Precision, ...] = ()
     cells: tuple[Cell, ...] = ()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -21,13 +21,13 @@ from assay.installed import Installation
 from assay.machine import describe_environment, describe_machine, threads
 from assay.measure.peak import peak as make_peak
 from assay.measure.roofline import best, frequency, load
-from assay.plan import Plan
+from assay.plan import Place, Plan
 from assay.progress import Progress
 from assay.roles.process import OnPhase, Request, RoleFailed, ServerGone, Servers
 from assay.schedule import Schedule, width
-from assay.schema import Cell, MachinePeak, SessionReport, Status, Unavailability
+from assay.schema import Cell, MachinePeak, Precision, SessionReport, Status, Unavailability
 
-_SAME = ("backend", "planned", "asked_device", "machine", "environment")
+_SAME = ("backend", "planned", "precisions", "asked_device", "machine", "environment")
 """What two reports must have in common for one to go on with the other."""
 
 
@@ -51,22 +51,20 @@ def run_session(
     report = _begun(plan)
     if keep is not None:
         report = _unfinished(plan, report, sessions) or report
-    done = {cell.family for cell in report.cells if keep and cell.status in keep and _checkpoint_known(plan, cell)}
-    remaining = [family for family in plan.families if family not in done]
+    done = {_place(cell) for cell in report.cells if keep and cell.status in keep and _checkpoint_known(plan, cell)}
+    remaining = [place for place in plan.places if place not in done]
 
     writer = _Writer(plan, report, sessions, progress)
-    try:
-        device = choose(plan.backend.devices(), plan.device)
-    except Unavailable as error:
-        progress.session(plan.backend.name, remaining)
-        absent = Unavailability(reason=error.reason, looked_for=error.looked_for)
-        for family in remaining:
-            writer.record(_unavailable(plan, family, absent))
-    else:
-        needs.check(plan, remaining)
-        progress.session(plan.backend.name, remaining)
-        if remaining:
-            _run(plan, remaining, device, writer, progress)
+    device, absent = _found(plan)
+    here = [place for place in remaining if place.precision not in absent]
+    if here:
+        needs.check(plan, [family for family, _ in here])
+    progress.session(plan.backend.name, len(remaining))
+    for place in remaining:
+        if place.precision in absent:
+            writer.record(_unavailable(plan, place, absent[place.precision]))
+    if device and here:
+        _run(plan, here, device, writer, progress)
     writer.write(finished_at=now())
     progress.finished()
     return writer.report
@@ -82,9 +80,9 @@ class _Writer:
     progress: Progress
 
     def record(self, cell: Cell) -> None:
-        """Put a finished cell in, in the place of an earlier one of its family."""
-        cells = {each.family: each for each in (*self.report.cells, cell)}
-        self.write(cells=tuple(cells[family] for family in self.plan.families if family in cells))
+        """Put a finished cell in, where an earlier one of its family and precision was."""
+        cells = {_place(each): each for each in (*self.report.cells, cell)}
+        self.write(cells=tuple(cells[place] for place in self.plan.places if place in cells))
         self.progress.done(cell)
 
     def write(self, **update: object) -> None:
@@ -94,13 +92,13 @@ class _Writer:
         write_atomically(path, self.report.model_dump_json(indent=1) + "\n")
 
 
-def _run(plan: Plan, remaining: list[str], device: Device, writer: _Writer, progress: Progress) -> None:
-    """These cells, with the machine's peak before the first and after the last."""
-    installation = Installation()
+def _run(plan: Plan, places: Sequence[Place], device: Device, writer: _Writer, progress: Progress) -> None:
+    """The cells of these places, with the machine's peak before the first and after the last."""
+    installation, precisions = Installation(), list(dict.fromkeys(place.precision for place in places))
     with tempfile.TemporaryDirectory(prefix="assay-") as folder, Servers(plan.timeout) as servers:
 
         def probe(name: str) -> MachinePeak | None:
-            peak = _peak(plan, device, servers, Path(folder) / name, partial(progress.phase, "machine"))
+            peak = _peak(plan, precisions, device, servers, Path(folder) / name, partial(progress.phase, "machine"))
             if peak:
                 writer.write(peaks=(*writer.report.peaks, peak))
             return peak
@@ -108,18 +106,21 @@ def _run(plan: Plan, remaining: list[str], device: Device, writer: _Writer, prog
         before = probe("before")
         cells = (
             CellRun(
-                plan, family, device, Path(folder) / family, partial(progress.phase, family), installation, before
+                plan, place, device, Path(folder) / f"{place.family}-{place.precision}",
+                partial(progress.phase, str(place)), installation, before,
             ).run()
-            for family in remaining
-        )
+            for place in places
+        )  # fmt: skip
         for cell in Schedule(servers, width()).run(cells):
             writer.record(cell)
         probe("after")
 
 
-def _peak(plan: Plan, device: Device, servers: Servers, folder: Path, on_phase: OnPhase) -> MachinePeak | None:
+def _peak(
+    plan: Plan, precisions: Sequence[Precision], device: Device, servers: Servers, folder: Path, on_phase: OnPhase
+) -> MachinePeak | None:
     """What the machine sustains while nothing else of the session runs; None where that cannot be told."""
-    content = {"device": asdict(device), "precisions": [plan.precision]}
+    content = {"device": asdict(device), "precisions": list(precisions)}
     request = Request("peak", preloads(plan)[0], content, folder, alone=True, on_phase=on_phase)
     try:
         for server in [servers.start(preload) for preload in preloads(plan)]:
@@ -132,7 +133,7 @@ def _peak(plan: Plan, device: Device, servers: Servers, folder: Path, on_phase: 
     return MachinePeak(
         at=now(),
         products={each: best(tried) for each, tried in found["products"].items()},
-        make={plan.precision: most} if (most := make_peak(device, plan.precision)) else {},
+        make={each: most for each in precisions if (most := make_peak(device, each))},
         bandwidth=best(found["bandwidth"]),
         load=load(),
         frequency=frequency(),
@@ -154,14 +155,34 @@ def _begun(plan: Plan) -> SessionReport:
         machine=describe_machine(),
         environment=describe_environment(threads(), plan.backend.packages),
         planned=plan.families,
+        precisions=plan.precisions,
     )
 
 
-def _unavailable(plan: Plan, family: str, absent: Unavailability) -> Cell:
+def _found(plan: Plan) -> tuple[Device | None, Mapping[Precision, Unavailability]]:
+    """The device, if it is here, and why cells of which precisions cannot run."""
+    try:
+        device = choose(plan.backend.devices(), plan.device)
+    except Unavailable as error:
+        return None, dict.fromkeys(plan.precisions, _unavailability(error))
+    able = plan.backend.precisions(device)
+    absent = (precision for precision in plan.precisions if precision not in able)
+    return device, {each: _unavailability(plan.backend.lacks(device, each)) for each in absent}
+
+
+def _unavailability(error: Unavailable) -> Unavailability:
+    return Unavailability(reason=error.reason, looked_for=error.looked_for)
+
+
+def _unavailable(plan: Plan, place: Place, absent: Unavailability) -> Cell:
     return Cell(
-        family=family, backend=plan.backend.name, size=plan.size_of(family), precision=plan.precision,
+        family=place.family, backend=plan.backend.name, size=plan.size_of(place.family), precision=place.precision,
         unavailable=absent, started_at=now(), seconds=0.0,
     )  # fmt: skip
+
+
+def _place(cell: Cell) -> Place:
+    return Place(cell.family, cell.precision)
 
 
 def _unfinished(plan: Plan, begun: SessionReport, sessions: Path) -> SessionReport | None:
@@ -182,11 +203,8 @@ def _unfinished(plan: Plan, begun: SessionReport, sessions: Path) -> SessionRepo
 
 
 def _same(plan: Plan, report: SessionReport) -> bool:
-    """Whether the report's cells are of the checkpoints, the sizes and the precision that this plan has."""
-    return all(
-        cell.precision is plan.precision and cell.size == plan.size_of(cell.family) and _same_checkpoint(plan, cell)
-        for cell in report.cells
-    )
+    """Whether the report's cells are of the checkpoints and the sizes that this plan has."""
+    return all(cell.size == plan.size_of(cell.family) and _same_checkpoint(plan, cell) for cell in report.cells)
 
 
 def _same_checkpoint(plan: Plan, cell: Cell) -> bool:

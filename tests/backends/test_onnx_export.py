@@ -15,7 +15,6 @@ from assay.backends import onnx_export
 from assay.backends.base import Artifact
 from assay.backends.onnx_export import MANIFEST, MODEL_FILE, digest, digests, export, export_twin, initializers
 from assay.cache import cache_dir
-from assay.schema import Precision
 
 
 def held_by(artifact: Artifact) -> frozenset[str]:
@@ -25,7 +24,7 @@ def held_by(artifact: Artifact) -> frozenset[str]:
 
 def test_every_parameter_is_in_the_graph_bit_for_bit() -> None:
     checkpoint = checkpoints.local("bert")
-    held = held_by(export(checkpoint, precision=Precision.F32))
+    held = held_by(export(checkpoint))
     parameters = load_file(checkpoint.path / "model.safetensors")
     missing = {name for name, array in parameters.items() if not digests(array) & held}
     assert missing <= {"pooler.dense.weight", "pooler.dense.bias"}  # the judged output does not use them
@@ -34,22 +33,22 @@ def test_every_parameter_is_in_the_graph_bit_for_bit() -> None:
 
 def test_a_changed_parameter_is_not_found() -> None:
     checkpoint = checkpoints.local("bert")
-    held = held_by(export(checkpoint, precision=Precision.F32))
+    held = held_by(export(checkpoint))
     array = next(array for array in load_file(checkpoint.path / "model.safetensors").values() if array.ndim == 2).copy()
     array[0, 0] += 1e-6
     assert not digests(array) & held
 
 
 def test_the_cache_is_by_content(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = export(checkpoints.local("bert"), precision=Precision.F32)
+    first = export(checkpoints.local("bert"))
 
     def never(*arguments: object) -> None:
         raise AssertionError("exported again")
 
     monkeypatch.setattr(onnx_export, "_export", never)
-    assert export(checkpoints.local("bert"), precision=Precision.F32) == first
+    assert export(checkpoints.local("bert")) == first
     with pytest.raises(AssertionError, match="exported again"):
-        export(checkpoints.local("bert", seed=77), precision=Precision.F32)
+        export(checkpoints.local("bert", seed=77))
 
 
 def test_an_export_that_fails_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,29 +61,29 @@ def test_an_export_that_fails_leaves_nothing_behind(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(onnx_export, "_export", fails)
     before = set((cache_dir() / "exports").iterdir())
     with pytest.raises(RuntimeError, match="no such operator"):
-        export(checkpoint, precision=Precision.F32)
+        export(checkpoint)
     assert set((cache_dir() / "exports").iterdir()) == before
 
 
 def test_an_export_without_its_manifest_is_made_again() -> None:
     checkpoint = checkpoints.local("bert", seed=79)
-    folder = Path(export(checkpoint, precision=Precision.F32).path)
+    folder = Path(export(checkpoint).path)
     (folder / MANIFEST).unlink()
     shutil.rmtree(folder)
-    again = Path(export(checkpoint, precision=Precision.F32).path)
+    again = Path(export(checkpoint).path)
     assert again == folder and (again / MODEL_FILE).is_file() and (again / MANIFEST).is_file()
 
 
 def test_no_path_of_the_machine_is_left_in_the_graph() -> None:
-    folder = Path(export(checkpoints.local("bert"), precision=Precision.F32).path)
+    folder = Path(export(checkpoints.local("bert")).path)
     assert b"site-packages" not in (folder / MODEL_FILE).read_bytes()
 
 
 def test_the_twin_s_graph_is_the_same_with_the_twin_s_tensors() -> None:
     checkpoint = checkpoints.local("t5")  # tied embeddings, and matrices of equal shape
     twin = checkpoints.twin(checkpoint)
-    whole_way = export(twin, precision=Precision.F32)
-    substituted = export_twin(checkpoint, twin, precision=Precision.F32)
+    whole_way = export(twin)
+    substituted = export_twin(checkpoint, twin)
     assert substituted.path != whole_way.path
     assert held_by(substituted) == held_by(whole_way)
     assert not held_by(substituted) & {
@@ -94,7 +93,7 @@ def test_the_twin_s_graph_is_the_same_with_the_twin_s_tensors() -> None:
 
 def test_weights_that_are_not_the_checkpoint_s_own_have_no_place(tmp_path: Path) -> None:
     """A loader may fuse tensors; a twin that kept the fused ones would be no twin."""
-    source = Path(export(checkpoints.local("bert"), precision=Precision.F32).path)
+    source = Path(export(checkpoints.local("bert")).path)
     other = checkpoints.local("bert", seed=5)
     with pytest.raises(onnx_export._Ambiguous):
         onnx_export._substitute(source, other, checkpoints.twin(other), tmp_path / MODEL_FILE)
@@ -124,4 +123,4 @@ def test_a_twin_whose_tensors_cannot_be_placed_goes_the_whole_way(monkeypatch: p
 
     monkeypatch.setattr(onnx_export, "_one_replacement", ambiguous)
     monkeypatch.setattr(onnx_export, "OPSET", 21)  # a key of its own, or the cache would answer
-    assert export_twin(checkpoint, twin, precision=Precision.F32) == export(twin, precision=Precision.F32)
+    assert export_twin(checkpoint, twin) == export(twin)

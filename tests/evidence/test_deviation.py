@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from assay.evidence.agreement import follows
+from assay.evidence.case import Answer
 from assay.evidence.deviation import Deviation, Yardstick, alignment
+from assay.schema import Precision, Verdict
 
 U = 2.0**-24
 DRAWS = 6
@@ -114,8 +119,10 @@ def test_a_row_of_zeros_is_compared_by_the_scale_of_the_output() -> None:
 
 
 def changes(found: np.ndarray, expected: np.ndarray) -> float:
-    """The alignment of one pair of changes."""
-    return alignment([({"y": found}, {"y": expected})])
+    """The alignment of one pair of changes that no rounding could make."""
+    value = alignment([({"y": found}, {"y": expected}, {"y": 0.0})])
+    assert value is not None
+    return value
 
 
 def test_alignment_tells_following_from_not_following() -> None:
@@ -130,5 +137,50 @@ def test_alignment_tells_following_from_not_following() -> None:
 
 def test_the_worst_pair_decides() -> None:
     expected = np.arange(1.0, 9.0)
-    pairs = [({"y": expected}, {"y": expected}), ({"y": 0 * expected}, {"y": expected})]
+    sure = {"y": 0.0}
+    pairs = [({"y": expected}, {"y": expected}, sure), ({"y": 0 * expected}, {"y": expected}, sure)]
     assert alignment(pairs) == 0
+
+
+# Embeddings that change by 8, and one similarity of them that hardly does: rounding turned its change around.
+EMBEDS = np.full(64, 1.0)
+HONEST = {"embeds": EMBEDS, "similarity": np.array([[-0.03]])}
+EXACT = {"embeds": EMBEDS, "similarity": np.array([[0.01]])}
+
+
+def test_what_rounding_may_change_as_much_tells_nothing_of_following() -> None:
+    unsure = {"embeds": 0.5, "similarity": 0.1}
+    assert alignment([(HONEST, EXACT, dict.fromkeys(unsure, 0.0))]) < 0  # type: ignore[operator]
+    assert alignment([(HONEST, EXACT, unsure)]) > 0.9  # type: ignore[operator]
+    constant = {name: 0 * change for name, change in HONEST.items()}
+    assert alignment([(constant, EXACT, unsure)]) == 0
+    other = {"embeds": EMBEDS * np.tile([1.0, -1.0], 32), "similarity": EXACT["similarity"]}
+    assert alignment([(other, EXACT, unsure)]) < 0.1  # type: ignore[operator]
+
+
+def test_pairs_of_which_nothing_can_be_told_are_left_out() -> None:
+    unsure = {"embeds": 9.0, "similarity": 0.1}
+    assert alignment([(HONEST, EXACT, unsure)]) is None
+    told = ({"embeds": 2 * EMBEDS, "similarity": np.ones((1, 1))},) * 2
+    assert alignment([(HONEST, EXACT, unsure), (*told, unsure)]) == pytest.approx(1)
+
+
+def answer(value: float, off: float, noise: bool) -> Answer:
+    """An embedding and a similarity that is off by so much; the noise around them is 0.05 and 0.02."""
+    exact = {"embeds": np.full((1, 8), value), "similarity": np.array([[0.5 + 1e-3 * value]])}
+    signs = np.array([1.0, -1.0, 1.0, -1.0]).reshape(4, 1, 1)
+    around = {"embeds": exact["embeds"] + 0.05 * signs, "similarity": exact["similarity"] + 0.02 * signs}
+    outputs = exact | {"similarity": exact["similarity"] + off}
+    return Answer(str(value), {}, outputs, exact, around if noise else {}, {})
+
+
+@pytest.mark.parametrize("noisy", [(True, True), (True, False)])
+def test_answers_follow_inputs_that_their_similarity_does_not_tell_apart(noisy: tuple[bool, bool]) -> None:
+    first, second = answer(1.0, 0.01, noisy[0]), answer(2.0, -0.01, noisy[1])
+    assert follows("follows", [first, second], "inputs", Precision.BF16).verdict is Verdict.PASSED
+    stale = replace(second, outputs=first.outputs)
+    assert follows("follows", [first, stale], "inputs", Precision.BF16).verdict is Verdict.FAILED
+    same = answer(1.0, -0.01, noisy[1])
+    found = follows("follows", [first, same], "inputs", Precision.BF16)
+    assert found.verdict is Verdict.NOT_JUDGED
+    assert found.text == "whether outputs follow the inputs cannot be told: rounding in bf16 may change them as much"

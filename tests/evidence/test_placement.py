@@ -24,7 +24,7 @@ def operation(
 
 def checks(
     operations: list[Operation], *, device: str = "cpu", index: int = 0, libraries: Any = ("libopenvino.so.2026",),
-    built_in: bool = True, helpers: float = 0.0,
+    built_in: bool = True, helpers: float = 0.0, precision: Precision = Precision.F32, kept: int = 0,
 ) -> Any:  # fmt: skip
     """Each check by name."""
     case: Any = SimpleNamespace(
@@ -32,7 +32,8 @@ def checks(
         clock=SimpleNamespace(usage=Usage(claimed=0.5, cpu=0.5, helpers=helpers)),
         operations=operations,
         device=Device(device, index, "Example 9000"),
-        precision=Precision.F32,
+        precision=precision,
+        reference=SimpleNamespace(kept_wide=lambda precision: kept),
         libraries=libraries,
         modules=(),
         backend=SimpleNamespace(name="openvino", libraries=("libopenvino", "_pyopenvino")),
@@ -75,6 +76,20 @@ def test_a_trace_without_arithmetic_is_not_judged() -> None:
 @pytest.mark.parametrize("precision", ["bf16", "f16", "i8", "f64"])
 def test_another_precision_than_declared_fails(precision: str) -> None:
     assert verdicts([operation(), operation(precision=precision)])["precision"] is Verdict.FAILED
+
+
+@pytest.mark.parametrize(("wide", "kept", "verdict"), [
+    (0, 0, Verdict.PASSED), (1, 0, Verdict.FAILED), (2, 2, Verdict.PASSED), (3, 2, Verdict.FAILED),
+    (0, 2, Verdict.PASSED),
+])  # fmt: skip
+def test_float32_at_f16_is_excused_where_transformers_keeps_so_many_weights_there(
+    wide: int, kept: int, verdict: Verdict
+) -> None:
+    trace = [*[operation(precision="f16")] * 3, *[operation(precision="f32")] * wide]
+    assert verdicts(trace, precision=Precision.F16, kept=kept)["precision"] is verdict
+    assert verdicts([*trace, operation(precision="bf16")], precision=Precision.F16, kept=kept)["precision"] is (
+        Verdict.FAILED
+    )
 
 
 def test_bytes_beside_the_arithmetic_are_masks_and_pass() -> None:

@@ -139,6 +139,18 @@ class Lowered(TorchEager):
         return super().open(artifact, device=device, precision=Precision.BF16, phase=phase)
 
 
+class Widened(OpenVino):
+    """Told bf16, computes in f32, as OpenVINO does without a word where the processor has no bf16."""
+
+    name = "widened"
+
+    def precisions(self, device: Device) -> tuple[Precision, ...]:
+        return (Precision.F32, Precision.BF16)
+
+    def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> Engine:
+        return super().open(artifact, device=device, precision=Precision.F32, phase=phase)
+
+
 class StaleDecoder(OnnxRuntimeDecoder):
     """A prefill of a batch like the last one goes on where that one ended, as states do that nobody resets."""
 
@@ -255,7 +267,7 @@ class Mocked(Impostor):
 zeros, magic, random_weights = Zeros(), Magic(), RandomWeights()
 torch_inside, lowered, crashing, hanging = TorchInside(), Lowered(), Crashing(), Hanging()
 homeless, telephoning, stale = Homeless(), Telephoning(), Stale()
-patched, mocked = Patched(), Mocked()
+patched, mocked, widened = Patched(), Mocked(), Widened()
 
 
 def entry_points() -> dict[str, str]:

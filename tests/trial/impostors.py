@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assay.machine import threads
-from assay.schema import Cell, SessionReport, Status
+from assay.schema import Cell, Precision, SessionReport, Status
 
 FOLDER = Path(__file__).parents[1] / "impostors"
 LIMIT = 900
@@ -28,12 +28,14 @@ class Impostor:
         expected: the status that it deserves.
         pretends: how.
         families: the rows in which it is tried.
+        precision: in which it says that it computes.
     """
 
     name: str
     expected: Status
     pretends: str
     families: tuple[str, ...] = ("bert",)
+    precision: Precision = Precision.F32
 
 
 MOCK, INACCURATE, FALLBACK = Status.MOCK, Status.INACCURATE, Status.FALLBACK
@@ -82,6 +84,7 @@ IMPOSTORS = (
     Impostor("helper-process", FALLBACK, "a process beside the runner computes, with another runtime"),
     # Lower precision, or a state that is wrong: really computed, but something else than was declared.
     Impostor("lowered", INACCURATE, "computes in bf16 what f32 is claimed for"),
+    Impostor("widened", INACCURATE, "told bf16, computes in f32 without a word", precision=Precision.BF16),
     Impostor("stale", INACCURATE, "does not forget the last sequence", ("llama",)),
     # Right numbers, in a process that is not as it should be, or with nothing but their own word for them.
     Impostor("slows-the-clock", UNPROVEN, "has the clock of its process go at half speed"),
@@ -155,7 +158,7 @@ def _cells(impostor: Impostor, path: str, reports: Path) -> dict[str, Cell]:
     """The cells of the report as the command printed it: what an impostor writes elsewhere is no part of it."""
     done = subprocess.run(
         [sys.executable, "-m", "assay", "run", "--backend", impostor.name, "--family", ",".join(impostor.families),
-         "--reports", str(reports), "--json"],
+         "--precision", impostor.precision, "--reports", str(reports), "--json"],
         capture_output=True, text=True, timeout=LIMIT, stdin=subprocess.DEVNULL, check=False,
         env=os.environ | {"PYTHONPATH": path},
     )  # fmt: skip

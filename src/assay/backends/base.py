@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from assay.devices import Device
+from assay.errors import Unavailable
 from assay.schema import Precision
 
 if TYPE_CHECKING:
@@ -166,7 +167,12 @@ class Backend(ABC):
 
     @abstractmethod
     def precisions(self, device: Device) -> Sequence[Precision]:
-        """What the device computes in."""
+        """What the device computes in, as cheaply as `devices`."""
+
+    def lacks(self, device: Device, precision: Precision) -> Unavailable:
+        """Why the device does not compute in a precision that is not among `precisions`, and what was looked for."""
+        able = ", ".join(self.precisions(device))
+        return Unavailable(f"{self.name} computes in {able} on {device.name}, not in {precision}")
 
     @abstractmethod
     def build(self, checkpoint: Checkpoint, *, precision: Precision) -> Artifact:

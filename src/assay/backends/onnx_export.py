@@ -46,12 +46,12 @@ class OnnxBackend(Backend):
     exports = 2
 
     def build(self, checkpoint: Checkpoint, *, precision: Precision) -> Artifact:
-        """The shared ONNX export."""
-        return export(checkpoint, precision=precision)
+        """The shared ONNX export: float32, whatever the runtime is told to compute in."""
+        return export(checkpoint)
 
     def build_twin(self, checkpoint: Checkpoint, twin: Checkpoint, *, precision: Precision) -> Artifact:
         """The same graph with the twin's tensors."""
-        return export_twin(checkpoint, twin, precision=precision)
+        return export_twin(checkpoint, twin)
 
     def stages(self, checkpoint: Path, artifact: Artifact) -> Stages | None:
         """The exported program, and the graph."""
@@ -61,7 +61,7 @@ class OnnxBackend(Backend):
         return OnnxStages(families.load(artifact.family), checkpoint, artifact) if artifact.format == "onnx" else None
 
 
-def export(checkpoint: Checkpoint, *, precision: Precision) -> Artifact:
+def export(checkpoint: Checkpoint) -> Artifact:
     """The checkpoint as an ONNX folder with dynamic batch and length; from the cache if it was made before.
 
     The key is the content: checkpoint digest, versions of the exporting packages, options, and the
@@ -70,11 +70,11 @@ def export(checkpoint: Checkpoint, *, precision: Precision) -> Artifact:
     from assay import families
 
     family = families.load(checkpoint.family)
-    recipe = _recipe(family, checkpoint, precision)
+    recipe = _recipe(family, checkpoint)
     return _published(family, recipe, lambda target: _export(family, checkpoint, target))
 
 
-def export_twin(checkpoint: Checkpoint, twin: Checkpoint, *, precision: Precision) -> Artifact:
+def export_twin(checkpoint: Checkpoint, twin: Checkpoint) -> Artifact:
     """The checkpoint's export with the twin's tensors in place of the checkpoint's.
 
     Where a tensor's place cannot be told (two tensors of the same content, or one that the exporter
@@ -83,12 +83,12 @@ def export_twin(checkpoint: Checkpoint, twin: Checkpoint, *, precision: Precisio
     from assay import families
 
     family = families.load(checkpoint.family)
-    source = export(checkpoint, precision=precision)
-    recipe = _recipe(family, twin, precision) | {"substituted in": checkpoint.sha256}
+    source = export(checkpoint)
+    recipe = _recipe(family, twin) | {"substituted in": checkpoint.sha256}
     try:
         return _published(family, recipe, lambda target: _substitute(Path(source.path), checkpoint, twin, target))
     except _Ambiguous:
-        return export(twin, precision=precision)
+        return export(twin)
 
 
 def _published(family: Family, recipe: dict[str, Any], write: Callable[[Path], dict[str, Any]]) -> Artifact:
@@ -109,13 +109,12 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _recipe(family: Family, checkpoint: Checkpoint, precision: Precision) -> dict[str, Any]:
+def _recipe(family: Family, checkpoint: Checkpoint) -> dict[str, Any]:
     files = {Path(__file__), Path(inspect.getfile(type(family))), *Path(inspect.getfile(Family)).parent.glob("*.py")}
     source = b"".join(file.read_bytes() for file in sorted(files))
     return {
         "checkpoint": checkpoint.sha256,
         "family": family.id,
-        "precision": str(precision),
         "opset": OPSET,
         "packages": {name: version(name) for name in _PACKAGES},
         "source": hashlib.sha256(source).hexdigest(),

@@ -14,6 +14,7 @@ from assay.backends.base import Artifact, Engine, Operation, PhaseClock, Tensors
 from assay.backends.onnx_decoding import DecodingEngine
 from assay.backends.onnx_export import ENCODER_FILE, MODEL_FILE, OnnxBackend
 from assay.devices import Device, cpu_device
+from assay.errors import Unavailable
 from assay.schema import Precision
 
 if TYPE_CHECKING:
@@ -46,8 +47,15 @@ class OnnxRuntime(OnnxBackend):
         return (cpu_device(),)
 
     def precisions(self, device: Device) -> Sequence[Precision]:
-        """The CPU provider computes in the types of the graph, and transformers need f32 there."""
+        """f32 alone, whatever the processor."""
         return (Precision.F32,)
+
+    def lacks(self, device: Device, precision: Precision) -> Unavailable:
+        """Of a graph in f16 it casts the operands of matrix products to f32, and one in bf16 it refuses."""
+        return Unavailable(
+            "ONNX Runtime's CPU provider has matrix products in f32 alone",
+            [f"kernels of {PROVIDER} for MatMul, Gemm and Conv in {precision}: none"],
+        )
 
     def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> Engine:
         """A session a graph on the CPU provider; optimising the graph is part of creating it."""

@@ -14,6 +14,8 @@ from assay.backends.onnx_decoding import DecodingEngine
 from assay.backends.onnx_export import ENCODER_FILE, MODEL_FILE, OnnxBackend
 from assay.backends.openvino_graph import ROWS, fuse_attention, keep_cache
 from assay.devices import Device, cpu_device
+from assay.errors import Unavailable
+from assay.measure.peak import flags
 from assay.schema import Precision
 
 if TYPE_CHECKING:
@@ -24,6 +26,17 @@ COMPUTE = frozenset({
     "ScaledDotProductAttentionWithKVCache", "PagedAttention", "MHA", "QKVProjection", "LLMMLP", "LSTMSequence",
 })  # fmt: skip
 """Layer types that hold nearly all arithmetic."""
+
+_BF16 = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx512_bf16")
+_FLAGS: Mapping[Precision, tuple[tuple[str, ...], ...]] = {
+    Precision.F32: ((),),
+    Precision.BF16: (_BF16,),
+    Precision.F16: ((*_BF16, "avx_vnni", "avx512_fp16"), ("asimdhp",)),
+}
+"""By which flags the plugin knows that a processor has a precision, any one row of them: what it then names among its
+`OPTIMIZATION_CAPABILITIES` (oneDNN's `avx512_core_bf16` and `avx512_core_fp16`; Arm's half floats). Asked for one that
+is not there, it computes in f32 and says nothing. Two more it would take, and they are left out: bf16 made of f32 on
+other processors with AVX-512, slower than f32 itself; and both with AVX-VNNI-INT8, a flag that Linux does not list."""
 
 _FLOATS = {"f32", "bf16", "f16", "f64", "i8", "u8", "i4", "u4"}
 _PRIMITIVE_PRECISION = re.compile(r"_(f32|bf16|f16|i8|u8)$")
@@ -45,8 +58,18 @@ class OpenVino(OnnxBackend):
         return (cpu_device(),)
 
     def precisions(self, device: Device) -> Sequence[Precision]:
-        """f32 everywhere; what else the processor has comes with precision as a dimension."""
-        return (Precision.F32,)
+        """f32 everywhere; bf16 and f16 where the processor has instructions for them."""
+        known = flags()
+        return tuple(each for each, rows in _FLAGS.items() if any(known.issuperset(row) for row in rows))
+
+    def lacks(self, device: Device, precision: Precision) -> Unavailable:
+        """The flags that the processor has not."""
+        known = flags()
+        missing = (" and ".join(flag for flag in row if flag not in known) for row in _FLAGS[precision])
+        return Unavailable(
+            f"{device.name} has no instructions that OpenVINO computes in {precision} with",
+            [f"processor flag {names}: not found" for names in missing],
+        )
 
     def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> Engine:
         """Read and compile, told the precision: left to itself OpenVINO takes bf16 and a u8 cache."""

@@ -45,7 +45,7 @@ class TorchEager(Backend):
         """The device's name in torch."""
 
     def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> Engine:
-        """Load the checkpoint in the precision, true IEEE arithmetic for f32 (no TF32)."""
+        """Load the checkpoint as transformers does in that precision, true IEEE arithmetic for f32 (no TF32)."""
         from pathlib import Path
 
         import torch
@@ -56,9 +56,8 @@ class TorchEager(Backend):
         torch.set_num_threads(threads())
         ieee()
         with phase("load"):
-            module = families.load(artifact.family).load(Path(artifact.path))
-            dtypes = {Precision.F32: torch.float32, Precision.BF16: torch.bfloat16, Precision.F16: torch.float16}
-            module = module.to(device=self.torch_device(device), dtype=dtypes[precision])
+            module = families.load(artifact.family).load(Path(artifact.path), precision=precision)
+            module = module.to(self.torch_device(device))
         kind = TorchEngine if families.load(artifact.family).graph in ENCODERS else TorchDecoder
         return kind(module, self.torch_device(device))
 

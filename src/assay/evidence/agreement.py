@@ -6,6 +6,7 @@ within a bound derived from the declared precision.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -34,9 +35,10 @@ CONSEQUENCES: Mapping[str, Status] = {
 DECODING = frozenset({"follows_tokens", "tokens", "reset"})
 """Checks that are made, and required, where tokens are decoded alone."""
 FOLLOWS = 0.1
-"""The least cosine between changes that counts as following. Honest arithmetic gives 1 - 1e-5 even at bf16, and a model
-with a skipped layer or a stale tensor 0.2 and more in the worst of its pairs (`nox -s trial`); outputs that ignore what
-changed give 0, and unrelated ones 0 within a few times 1 / sqrt(number of outputs), in the worst pair below it."""
+"""The least cosine between changes that counts as following. Honest arithmetic gives 1 at f32 and 0.8 and more at bf16,
+where what rounding may change as much counts less (`alignment`). A model with a skipped layer or a stale tensor gives
+0.2 and more in the worst of its pairs (`nox -s trial`); outputs that ignore what changed give 0, and unrelated ones 0
+within a few times 1 / sqrt(number of outputs), in the worst pair below it."""
 
 
 def judge(case: Case) -> Evidence:
@@ -55,7 +57,7 @@ def judge(case: Case) -> Evidence:
         checks=(
             error_check("error", judged, case.precision),
             finite,
-            follows("follows_inputs", [*case.timed, case.traced], "inputs"),
+            follows("follows_inputs", [*case.timed, case.traced], "inputs", case.precision),
             _margin(case),
             error_check("permuted", [case.permuted], case.precision),
             _padding(case),
@@ -117,7 +119,9 @@ def _decoding(decoding: Decoding, precision: Precision) -> tuple[Check, ...]:
     forced = decoding.forced
     return (
         # All steps as one change: a decoder that loses its cache is wrong, and follows its last token all the same.
-        aligned("follows_tokens", [(_steps(forced, slice(1, None)), _steps(forced, slice(None, -1)))], "tokens"),
+        aligned(
+            "follows_tokens", [(_steps(forced, slice(1, None)), _steps(forced, slice(None, -1)))], "tokens", precision
+        ),
         _tokens([decoding.greedy, decoding.timed], precision),
         error_check("reset", [decoding.again], precision),
     )
@@ -129,7 +133,8 @@ def _steps(answer: Answer, part: slice) -> Answer:
         {name: array[:, part] for name, array in arrays.items() if array.ndim > 1}
         for arrays in (answer.outputs, answer.expected)
     )
-    return replace(answer, outputs=outputs, expected=expected)
+    noise = {name: array[:, :, part] for name, array in answer.noise.items()}
+    return replace(answer, outputs=outputs, expected=expected, noise=noise)
 
 
 def _tokens(sequences: Sequence[tuple[Answer, np.ndarray]], precision: Precision) -> Check:
@@ -158,13 +163,16 @@ def _tokens(sequences: Sequence[tuple[Answer, np.ndarray]], precision: Precision
     return Check(name="tokens", value=wrong, bound=0, text=text)
 
 
-def follows(name: str, answers: Sequence[Answer], what: str) -> Check:
+def follows(name: str, answers: Sequence[Answer], what: str, precision: Precision) -> Check:
     """Whether outputs of equal shapes change from call to call as the reference's do."""
-    return aligned(name, list(combinations(answers, 2)), what)
+    return aligned(name, list(combinations(answers, 2)), what, precision)
 
 
-def aligned(name: str, pairs: Sequence[tuple[Answer, Answer]], what: str) -> Check:
-    """Whether outputs change within each pair as the reference's do; outputs that are not there follow nothing."""
+def aligned(name: str, pairs: Sequence[tuple[Answer, Answer]], what: str, precision: Precision) -> Check:
+    """Whether outputs change within each pair as the reference's do; outputs that are not there follow nothing.
+
+    Answers without noise around them must be of one shape, and another of it must have some.
+    """
     from assay.evidence.case import difference
     from assay.evidence.deviation import alignment
 
@@ -174,9 +182,28 @@ def aligned(name: str, pairs: Sequence[tuple[Answer, Answer]], what: str) -> Che
         return Check(name=name, value=0, bound=FOLLOWS, sense="at_least", text=text)
     if any(answer.broken() for answer in answers):
         return Check(name=name, text=f"whether outputs follow the {what} cannot be told: values are not finite")
-    value = alignment(
-        [(difference(left.outputs, right.outputs), difference(left.expected, right.expected)) for left, right in pairs]
-    )
+    unsure = [_rounding(answer, precision) for answer in answers]
+    largest = {output: max(each.get(output, 0.0) for each in unsure) for output in answers[0].expected}
+    value = alignment([
+        (difference(left.outputs, right.outputs), difference(left.expected, right.expected),
+         {output: math.hypot(*((own or largest)[output] for own in unsure[2 * at : 2 * at + 2])) for output in largest})
+        for at, (left, right) in enumerate(pairs)
+    ])  # fmt: skip
+    if value is None:
+        text = f"whether outputs follow the {what} cannot be told: rounding in {precision} may change them as much"
+        return Check(name=name, text=text)
     verb = "follow" if value >= FOLLOWS else "do not follow"
     text = f"outputs {verb} the {what}: their changes align with the reference's at cosine {value:.3g}"
     return Check(name=name, value=value, bound=FOLLOWS, sense="at_least", text=text)
+
+
+def _rounding(answer: Answer, precision: Precision) -> dict[str, float]:
+    """The norm that honest error may have in the whole of each output; nothing where there is no noise around it."""
+    import numpy as np
+
+    from assay.evidence.deviation import K
+
+    return {
+        name: K[precision] * float(np.linalg.norm(noise - answer.expected[name])) / math.sqrt(len(noise))
+        for name, noise in answer.noise.items()
+    }

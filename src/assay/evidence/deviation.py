@@ -132,19 +132,29 @@ def _luck(members: float) -> float:
     return float((1 - spread + _Z * np.sqrt(spread)) ** 1.5)
 
 
-def alignment(changes: Sequence[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]]) -> float:
+Changes = tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray], Mapping[str, float]]
+"""Of the backend's outputs, of the reference's, and the norm of what rounding alone may make of each output."""
+
+
+def alignment(changes: Sequence[Changes]) -> float | None:
     """How well changes of the outputs follow the reference's: the smallest cosine over the given pairs.
 
-    Each pair is (change of the backend's outputs, change of the reference's), by output name; every
-    output counts alike. 1: follows; 0: does not (a constant output included).
+    Every output counts alike, unless it changes hardly more than rounding may change it: a single similarity of two
+    embeddings may be the same for two inputs. Pairs in which that holds of all outputs are left out; None if none is
+    left. 1: follows; 0: does not (a constant output included).
     """
-    return min(_cosine(found, expected) for found, expected in changes)
+    told = [_cosine(*each) for each in changes if any(_told(*each[1:], name) for name in each[1])]
+    return min(told, default=None)
 
 
-def _cosine(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> float:
+def _told(expected: Mapping[str, np.ndarray], unsure: Mapping[str, float], name: str) -> bool:
+    return float(np.linalg.norm(expected[name])) > unsure[name]
+
+
+def _cosine(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], unsure: Mapping[str, float]) -> float:
     parts = []
     for name, change in expected.items():
-        size = np.linalg.norm(change) or 1.0
+        size = np.linalg.norm(change) + unsure[name] or 1.0
         parts.append((found[name].astype(np.float64).ravel() / size, change.ravel() / size))
     left, right = (np.concatenate(side) for side in zip(*parts, strict=True))
     norms = np.linalg.norm(left) * np.linalg.norm(right)

@@ -3,10 +3,11 @@
 Bits differ between honest machines: sums of float64 are taken in another order by another BLAS, processor or number of
 threads. So a digest is a few numbers with a tolerance and no hash: sums of an output y with random signs, divided by
 the square root of the number of values. As a product with a vector of norm 1, each is off by at most |e| where y is off
-by e (Cauchy-Schwarz). And |e| <= K floor |y|, where the floor at float64 is the measured one, of perturbations by the
-unit round-off u of the declared precision (by three at f32, `ACCUMULATION`), times 2**-53 / u: a floor is proportional
-to what it perturbs by. K is that of agreement at f32. An error that only one judge makes, of norm d, shows as about d
-over the square root of the number of values.
+by e (Cauchy-Schwarz). And |e| <= K floor |y|. The floor at float64 is the measured one, scaled from what that was
+perturbed by (the unit round-off u of the declared precision, three of them at f32: `ACCUMULATION`) to 3 x 2**-53, for a
+floor is proportional to its perturbations, and sums in float64 are rounded as those in float32 are. K is that of
+agreement at f32. So it hardly matters at which precision a cell was judged. An error that only one judge makes, of
+norm d, shows as about d over the square root of the number of values.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ def digests(outputs: Arrays, masks: Arrays, judged: Answer, precision: Precision
     import numpy as np
 
     from assay.evidence.deviation import K
-    from assay.evidence.reference import UNIT_ROUND_OFF
+    from assay.evidence.reference import ACCUMULATION, UNIT_ROUND_OFF
 
-    finer = FLOAT64 / UNIT_ROUND_OFF[precision]
+    finer = ACCUMULATION[Precision.F32] * FLOAT64 / (ACCUMULATION[precision] * UNIT_ROUND_OFF[precision])
     found = []
     for name, array in outputs.items():
         values = array[masks[name]] if name in masks else array

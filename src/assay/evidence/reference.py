@@ -25,6 +25,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from assay.evidence.case import KEPT
 from assay.evidence.layers import Expected, watched
 from assay.families.base import Family, Tensors
+from assay.families.module import kept_wide
 from assay.schema import Precision
 
 UNIT_ROUND_OFF = {Precision.F32: 2.0**-24, Precision.F16: 2.0**-11, Precision.BF16: 2.0**-8}
@@ -113,6 +114,10 @@ class Reference:
         self._outputs = family.outputs
         self._pairwise = family.pairwise
         self.extra: tuple[str, ...] = getattr(self.module, "extra", ())
+
+    def kept_wide(self, precision: Precision) -> int:
+        """How many matrices of this model transformers keeps in float32 at that precision."""
+        return kept_wide(self.module.model, precision)
 
     def outputs(self, inputs: Tensors) -> dict[str, np.ndarray]:
         """The judged outputs, float64 arrays on the host."""

@@ -58,7 +58,7 @@ def judge(case: Case) -> Evidence:
         layer=Layer.TIMING,
         checks=(
             error_check("sampled_error", timed, case.precision),
-            follows("sampled_follows_inputs", [*case.timed, *case.sampled], "inputs of the timed loop"),
+            follows("sampled_follows_inputs", [*case.timed, *case.sampled], "inputs of the timed loop", case.precision),
             *_covered(clock),
             _busy(clock, case.device.kind),
             _repeated(clock),

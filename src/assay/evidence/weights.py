@@ -32,7 +32,7 @@ def judge(case: Case) -> Evidence:
     return Evidence(
         layer=Layer.WEIGHTS,
         checks=(
-            aligned("follows_weights", pairs, "weights"),
+            aligned("follows_weights", pairs, "weights", case.precision),
             error_check("twin_error", case.twin, case.precision),
             _tensors(case),
         ),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from assay.errors import UsageError, listed
-from assay.schema import Metric, Workload
+from assay.schema import Metric, Precision, Workload
 
 if TYPE_CHECKING:
     import torch
@@ -161,12 +161,16 @@ class Family(ABC):
 
         return describe(self, directory)
 
-    def load(self, directory: Path, *, attention: str | None = None) -> torch.nn.Module:
+    def load(
+        self, directory: Path, *, attention: str | None = None, precision: Precision = Precision.F32
+    ) -> torch.nn.Module:
         """This checkpoint as a module in eval mode: keyword tensors in, `{output: tensor}` out.
 
         Args:
             directory: a folder with `config.json` and safetensors.
             attention: transformers' attention implementation; its default when None.
+            precision: the `dtype` that transformers is asked for, and what that means is theirs: rotary frequencies
+                stay float32, and at f16 the weights that would overflow.
 
         Raises:
             UsageError: a tensor that the judged outputs need is not in the checkpoint (transformers
@@ -174,7 +178,7 @@ class Family(ABC):
         """
         from assay.families.module import JudgedModule, load_pretrained
 
-        return JudgedModule(self, load_pretrained(self, directory, attention))
+        return JudgedModule(self, load_pretrained(self, directory, attention, precision))
 
     def accept(self, config: Config, directory: Path) -> None:
         """Refuse a configuration of another architecture.

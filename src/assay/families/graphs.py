@@ -42,7 +42,7 @@ def graphs(family: Family, directory: Path, sample: Tensors) -> dict[str, Graph]
     tensors = {name: torch.from_numpy(sample[name]) for name in family.dynamic if name in sample}
     if not isinstance(family, GeneratingFamily):
         return {"model": Graph(family.load(directory), tensors, {name: family.dynamic[name] for name in tensors})}
-    model = load_pretrained(family, directory, None)
+    model = load_pretrained(family, directory)
     if family.graph == "decoder":
         return {"model": _decoder(family, model, tensors)}
     source = {name: tensor for name, tensor in tensors.items() if name != family.target}

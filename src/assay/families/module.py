@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,14 @@ from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 from assay.errors import UsageError, listed
 from assay.families.base import ACCEPTS, Family
+from assay.schema import Precision
+
+DTYPES = {Precision.F32: torch.float32, Precision.BF16: torch.bfloat16, Precision.F16: torch.float16}
 
 # Transformers compiles a thousand patterns before its first load; a process that is forked from here finds them.
 get_checkpoint_conversion_mapping("bert")
+
+MATRIX = 2
 
 
 class JudgedModule(torch.nn.Module):
@@ -70,7 +76,9 @@ def _parameters(function: Any) -> list[str]:
     return [name for name in inspect.signature(function).parameters if name != "self"]
 
 
-def load_pretrained(family: Family, directory: Path, attention: str | None) -> PreTrainedModel:
+def load_pretrained(
+    family: Family, directory: Path, attention: str | None = None, precision: Precision = Precision.F32
+) -> PreTrainedModel:
     """Load with the family's auto class: safetensors only, no remote code, nothing invented."""
     config = _configuration(directory)
     taken = _parameters(_model_class(family, config, directory).__init__)
@@ -79,7 +87,7 @@ def load_pretrained(family: Family, directory: Path, attention: str | None) -> P
         options["attn_implementation"] = attention
     model, info = getattr(transformers, family.auto_class).from_pretrained(
         directory,
-        dtype=torch.float32,
+        dtype=DTYPES[precision],
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
@@ -100,3 +108,16 @@ def load_pretrained(family: Family, directory: Path, attention: str | None) -> P
     model.unexpected = sorted(info["unexpected_keys"])
     loaded: PreTrainedModel = model.eval()
     return loaded
+
+
+def kept_wide(model: PreTrainedModel, precision: Precision) -> int:
+    """How many of its matrices transformers keeps in float32 when it loads this model in that precision.
+
+    A model says so itself (`_keep_in_fp32_modules`): at f16 T5 keeps the second matrix of each feed-forward block,
+    whose products overflow.
+    """
+    kept = [re.compile(name.replace("*", ".*")) for name in model._get_dtype_plan(DTYPES[precision])]
+    return sum(
+        parameter.ndim == MATRIX and any(each.search(name) for each in kept)
+        for name, parameter in model.named_parameters()
+    )

@@ -13,7 +13,7 @@ import numpy as np
 from assay.errors import UsageError
 from assay.families.base import Config, Family, heads, load_tokenizer, rate, sentence, settings, text
 from assay.families.bert import TOWERS
-from assay.schema import Metric, Workload
+from assay.schema import Metric, Precision, Workload
 
 if TYPE_CHECKING:
     import torch
@@ -100,11 +100,14 @@ class SentenceEmbeddings(Family):
     def __init__(self, pooling: Pooling | None = None) -> None:
         self.pooling = pooling or Pooling()
 
-    def load(self, directory: Path, *, attention: str | None = None) -> torch.nn.Module:
+    def load(
+        self, directory: Path, *, attention: str | None = None, precision: Precision = Precision.F32
+    ) -> torch.nn.Module:
         """The encoder with the pooling that its folder describes."""
         from assay.families.module import JudgedModule, load_pretrained
 
-        return JudgedModule(SentenceEmbeddings(Pooling.of(directory)), load_pretrained(self, directory, attention))
+        model = load_pretrained(self, directory, attention, precision)
+        return JudgedModule(SentenceEmbeddings(Pooling.of(directory)), model)
 
     def accept(self, config: Config, directory: Path) -> None:
         """Refuse other architectures and unknown kinds of pooling."""

@@ -16,7 +16,7 @@ from assay.report import grid, units
 from assay.report.curves import Curve, curves
 from assay.report.selection import Selection
 from assay.report.terminal import status_text
-from assay.schema import OWN, Check, Diagnosis, Evidence, Matrix, MatrixCell, Status, Verdict
+from assay.schema import OWN, Check, Diagnosis, Evidence, Matrix, MatrixCell, Precision, Status, Verdict
 from assay.status import PRECEDENCE, REQUIRED
 
 _MARKS = {Verdict.PASSED: ("✔", "green"), Verdict.FAILED: ("✘", "red"), Verdict.NOT_JUDGED: ("?", "cyan")}
@@ -24,7 +24,9 @@ _LOG_LINES = 12
 
 
 def find(matrix: Matrix, family: str, backend: str) -> list[MatrixCell]:
-    """The cells of a row and a column: those that were run, if any; several where checkpoints or machines differ.
+    """The cells of a row and a column: those that were run, if any.
+
+    There are several where checkpoints, precisions or machines differ.
 
     Raises:
         UsageError: the matrix has no such row or column.
@@ -58,6 +60,7 @@ def again(cell: MatrixCell) -> str:
     else:
         words += ["--family", cell.family]
         words += [] if cell.size == "tiny" else ["--size", cell.size]
+    words += [] if cell.precision is Precision.F32 else ["--precision", cell.precision]
     return shlex.join(map(units.plain, words))
 
 

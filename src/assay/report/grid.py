@@ -32,7 +32,7 @@ MEANINGS: Mapping[Status, str] = {
     Status.MOCK: "the outputs do not follow the inputs or the weights, or the work was not done",
     Status.UNPROVEN: "nothing failed, but something that REAL needs could not be judged",
     Status.FAILED: "an error, crash, hang or kill",
-    Status.UNAVAILABLE: "the hardware is absent where this was run",
+    Status.UNAVAILABLE: "the device, its driver or the precision is absent where this was run",
     Status.PENDING: "nobody has run this cell yet",
 }
 
@@ -53,6 +53,7 @@ class Row:
 
     Attributes:
         alone: no other row has the same family, size and precision.
+        part: its size and precision, where the matrix has several.
     """
 
     family: str
@@ -61,6 +62,7 @@ class Row:
     checkpoint: CheckpointRef | None
     cells: Mapping[str, Sequence[MatrixCell]]
     alone: bool
+    part: str = ""
 
     @property
     def title(self) -> str:
@@ -106,6 +108,7 @@ def rows(matrix: Matrix) -> list[Row]:
     for cell in matrix.cells:
         known = cell.checkpoint.sha256 if cell.checkpoint else None
         slots[cell.family, cell.size, cell.precision].setdefault(known, []).append(cell)
+    mixed = len({slot[1:] for slot in slots}) > 1
     table = []
     for slot, found in slots.items():
         everywhere = found.pop(None, [])
@@ -115,7 +118,8 @@ def rows(matrix: Matrix) -> list[Row]:
             for cell in sorted([*members, *everywhere], key=lambda each: places.get(id(each), 0)):
                 cells[cell.backend].append(cell)
             checkpoint = members[0].checkpoint if members else None
-            table.append(Row(*slot, checkpoint, cells, alone=len(found) <= 1))
+            part = f"{units.plain(slot[1])}, {slot[2]}" if mixed else ""
+            table.append(Row(*slot, checkpoint, cells, alone=len(found) <= 1, part=part))
     return table
 
 

@@ -114,7 +114,7 @@ def _causes(matrix: Matrix) -> list[str]:
 def _logs(matrix: Matrix) -> list[str]:
     """The end of every log that there is."""
     return [
-        f"<details><summary>{safe(grid.about(cell.family)[0])} on {safe(cell.backend)}: "
+        f"<details><summary>{safe(grid.about(cell.family)[0])} on {safe(cell.backend)}, {cell.precision}: "
         f"end of the {safe(cell.failure.role)}'s log</summary>\n\n{_code(cell.failure.log)}\n\n</details>"
         for cell in matrix.cells
         if cell.failure and cell.failure.log.strip()

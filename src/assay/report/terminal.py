@@ -126,8 +126,8 @@ def _chunks(columns: Sequence[str], needed: Mapping[str, int], room: int) -> Ite
         yield chunk
 
 
-def _row_title(row: Row) -> Text:
-    return Text(f"{row.title}\n{row.model}" if row.model else row.title)
+def _row_title(row: Row, *more: str) -> Text:
+    return Text("\n".join(filter(None, (row.title, row.model, *more))))
 
 
 def _place(cells: Sequence[MatrixCell], machines: Mapping[str, str], metric: str) -> Text:
@@ -159,7 +159,7 @@ def _figures(rows: Sequence[Row], columns: Sequence[str], width: int) -> Iterato
             for name in columns:
                 for cell in row.cells.get(name, ()):
                     if cell.metrics:
-                        table.add_row(_row_title(row), *_line(cell))
+                        table.add_row(_row_title(row, row.part), *_line(cell))
         if table.row_count:
             parts += [table, Text()]
     if parts:

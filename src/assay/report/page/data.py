@@ -293,7 +293,8 @@ def pack(
 def _row(row: Row, group: int, columns: Sequence[str], where: Mapping[int, int]) -> dict[str, Any]:
     places = [[where[id(cell)] for cell in row.cells.get(name, ())] for name in columns]
     return {
-        "title": row.title, "model": row.model, "label": row.label, "kind": row.kind, "group": group, "places": places,
+        "title": row.title, "model": row.model, "label": row.label, "kind": row.kind, "group": group, "part": row.part,
+        "places": places,
     }  # fmt: skip
 
 

@@ -71,7 +71,7 @@ function card(cells, columns, entries) {
 function figureRow(cells, columns, row, found, scale) {
   const marks = found.filter(([, metric]) => metric.value > 0).map(([cell, metric]) => figureMark(scale, metric, cells.columns.indexOf(cell.backend), cell.status === "REAL"));
   return make("tr", {},
-    make("th", { scope: "row" }, row.label.startsWith(row.title) && row.model ? [row.title, make("small", {}, row.model)] : row.title),
+    make("th", { scope: "row" }, row.title, [row.model, row.part].filter(Boolean).map((more) => make("small", {}, more))),
     make("td", { class: "scale" }, marks.length ? figureLine(scale, marks) : null),
     columns.map((column) => make("td", { class: "figure" }, found.filter(([cell]) => cell.backend === column).map(([cell, metric]) => figureOf(cells, cell, metric)))));
 }
