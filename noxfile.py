@@ -77,12 +77,19 @@ def compare(session: nox.Session) -> None:
     reports = ROOT / "reports" / "sessions"
     if session.posargs and reports.is_dir():
         # Exit 1 is a report that cannot be read, which the session `matrix` has said.
-        merge = ("assay", "merge", reports, "--output", "reports", "--baseline", session.posargs[0])
+        against = ("--baseline", session.posargs[0], *threshold(session))
+        merge = ("assay", "merge", str(reports), "--output", "reports", *against)
         session.run(*merge, success_codes=[0, 1], silent=True)
     with (ROOT / "reports" / "COMPARISON.md").open("w", encoding="utf-8") as page:
         session.run(
             "assay", "compare", *session.posargs, "reports/matrix.json", "--markdown", stdout=page, stderr=sys.stderr
         )
+
+
+def threshold(session: nox.Session) -> tuple[str, ...]:
+    """What was asked of both commands."""
+    asked = session.posargs
+    return tuple(asked[asked.index("--threshold") :][:2]) if "--threshold" in asked else ()
 
 
 @nox.session(default=False)

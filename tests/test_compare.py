@@ -208,6 +208,15 @@ def test_noise_is_no_regression() -> None:
             assert sum(map(bool, alarms)) <= 2, (noise, count, alarms)
 
 
+def test_where_a_sweep_ended_is_no_figure_of_a_backend() -> None:
+    def measured(batch: int) -> Cell:
+        rows = Metric(value=batch, unit="rows", better="neither")
+        return make.cell(metrics={**make.cell().metrics, "throughput_batch": rows, "knee_batch": rows})
+
+    base, new = (side(make.report(measured(batch), session=str(batch))) for batch in (1, 64))
+    assert not any("batch" in change.metric for change in compare(base, new).metrics)
+
+
 def test_the_threshold_is_what_matters_to_people() -> None:
     base, new = side(*runs(8, 1, 0.001, {})), side(*runs(8, 2, 0.001, {"t5": 1.1}))
     assert found(compare(base, new)) == [("t5", "regression")]

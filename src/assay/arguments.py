@@ -115,6 +115,7 @@ def make_parser() -> tuple[Parser, dict[str, Command]]:
     merge.option("--expect", metavar="FILE", type=Path, help="exit 1 if some cell is neither REAL nor a known failure")
     merge.option("--baseline", metavar="FILE", type=Path,
                  help="a matrix, or reports of it: index.html marks what changed since")  # fmt: skip
+    _add_threshold(merge)
     merge.option("--json", action="store_true", help="print the matrix as JSON")
 
     expect = command("expect", "list the cells that are not REAL, for --expect")
@@ -136,14 +137,18 @@ def make_parser() -> tuple[Parser, dict[str, Command]]:
     return parser, commands
 
 
+def _add_threshold(command: Command) -> None:
+    command.option("--threshold", metavar="PERCENT", type=float, default=5.0,
+                   help="the least change of a figure that counts (default: 5)")  # fmt: skip
+
+
 def _add_readers(command: Callable[..., Command]) -> None:
     """The commands that read what `merge` wrote."""
     compare = command("compare", "say what changed between two matrices, or session reports of them", EXIT_CODES)
     for side in ("base", "new"):
         compare.add_argument(side, metavar=side.upper(), type=Path,
                              help="a matrix, or a session report or a folder of them")  # fmt: skip
-    compare.option("--threshold", metavar="PERCENT", type=float, default=5.0,
-                   help="the least change of a figure that counts (default: 5)")  # fmt: skip
+    _add_threshold(compare)
     compare.option("--json", action="store_true", help="print it as JSON, figures without a change included")
     compare.option("--markdown", action="store_true", help="print it as Markdown")
     compare.option("--update-baseline", action="store_true", help="replace BASE by NEW, if nothing got worse")

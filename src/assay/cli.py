@@ -197,7 +197,8 @@ def _merge(arguments: argparse.Namespace) -> int:
         raise UsageError(f"{missing}: no such file or folder; `assay run --backend cpu` writes reports/sessions")
     known = expect.read(arguments.expect) if arguments.expect else ()
     base = arguments.baseline
-    baseline = page.Baseline(base.name, compare.read(base)) if base else None
+    threshold = _threshold(arguments.threshold)
+    baseline = page.Baseline(base.name, compare.read(base), threshold) if base else None
     reports, problems = merging.read(arguments.paths)
     for problem in problems:
         print(f"assay: skipped {problem}", file=sys.stderr)
@@ -237,16 +238,21 @@ def _expect(arguments: argparse.Namespace) -> int:
     return OK
 
 
+def _threshold(percent: float) -> float:
+    if not 0 <= percent < float("inf"):
+        raise UsageError(f"--threshold takes percent, not {percent}")
+    return percent / 100
+
+
 def _compare(arguments: argparse.Namespace) -> int:
     from assay import compare
     from assay.report import comparison
 
     if arguments.json and arguments.markdown:
         raise UsageError("--json and --markdown do not go together")
-    if not 0 <= arguments.threshold < float("inf"):
-        raise UsageError(f"--threshold takes percent, not {arguments.threshold}")
+    threshold = _threshold(arguments.threshold)
     base, new = compare.read(arguments.base), compare.read(arguments.new)
-    found = compare.compare(base, new, threshold=arguments.threshold / 100)
+    found = compare.compare(base, new, threshold=threshold)
     if arguments.json:
         print(comparison.to_json(found))
     elif arguments.markdown:

@@ -22,6 +22,8 @@ from assay.report import grid
 from assay.report.names import names
 from assay.schema import Matrix, MatrixCell, Metric, Precision, SessionReport, Status
 
+UNCOMPARED = frozenset({"throughput_batch", "knee_batch", "harness_time"})
+"""Where a sweep ended, and what the clock takes: neither says that a backend became better or worse."""
 THRESHOLD = 0.05
 """The least relative change of a figure that anybody should hear of."""
 ALPHA = 0.05
@@ -265,7 +267,7 @@ def _figures(name: str, old: Sequence[MatrixCell], new: Sequence[MatrixCell]) ->
     for metric_name, base in old[0].metrics.items():
         after = new[0].metrics.get(metric_name)
         sampled = metric_name in old[0].samples
-        if after is None or after.unit != base.unit or (base.samples > 1 and not sampled):
+        if metric_name in UNCOMPARED or after is None or after.unit != base.unit or (base.samples > 1 and not sampled):
             continue
         values = [
             [_undisturbed(cell, metric_name) for cell in cells if metric_name in cell.metrics] for cells in (old, new)

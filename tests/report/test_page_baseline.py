@@ -163,12 +163,16 @@ def test_the_command_takes_what_compare_takes(tmp_path: Path, capsys: pytest.Cap
         assert main([*merge, "--baseline", str(tmp_path / name)]) == 0
         text = (output / "index.html").read_text(encoding="utf-8")
         assert f"Against <b>{name}</b>, measured 2026-01-01" in text and "fastest latency ×3.12" in text
+        assert main([*merge, "--baseline", str(tmp_path / name), "--threshold", "400"]) == 0
+        assert "fastest latency ×3.12" not in (output / "index.html").read_text(encoding="utf-8")
     capsys.readouterr()
     assert main([*merge, "--baseline", str(output / "matrix.json")]) == 0  # which it overwrites
     assert "nothing changed in 10 cells" in (output / "index.html").read_text(encoding="utf-8")
     capsys.readouterr()
     assert main([*merge, "--baseline", "none.json"]) == 2
     assert capsys.readouterr().err == "assay: error: none.json: no such file or folder\n"
+    assert main([*merge, "--baseline", str(report), "--threshold", "-1"]) == 2
+    assert capsys.readouterr().err == "assay: error: --threshold takes percent, not -1.0\n"
     assert main(merge) == 0
     assert "Against" not in (output / "index.html").read_text(encoding="utf-8")
 

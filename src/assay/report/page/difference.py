@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from assay.compare import ALPHA, Comparison, ErrorChange, MetricChange, Side, StatusChange, compare
+from assay.compare import ALPHA, THRESHOLD, Comparison, ErrorChange, MetricChange, Side, StatusChange, compare
 from assay.pairing import Pair, pairs, unmet
 from assay.report import comparison, grid, units
 from assay.report.page.data import Table, figure, rounded
@@ -26,10 +26,11 @@ MANY, NAMES = 50, 5
 
 @dataclass(frozen=True)
 class Baseline:
-    """One side of the comparison, under the name that its reader knows it by."""
+    """One side of the comparison, under the name that its reader knows it by, and the least change that counts."""
 
     name: str
     side: Side
+    threshold: float = THRESHOLD
 
 
 @dataclass
@@ -60,7 +61,7 @@ class Difference:
     def __init__(self, baseline: Baseline, matrix: Matrix) -> None:
         new, self.baseline = Side(matrix, None), baseline
         paired = pairs(baseline.side.matrix.cells, matrix.cells)
-        self.found: Comparison = compare(baseline.side, new, paired=paired)
+        self.found: Comparison = compare(baseline.side, new, baseline.threshold, paired=paired)
         by_name = {pair.name: Findings(pair) for pair in paired if pair.run}
         for change in self.found.statuses:
             by_name[change.cell].status = change
