@@ -93,14 +93,16 @@ def test_openvino_has_what_the_processor_s_flags_tell(
     assert column.BACKEND.precisions(device) == (Precision.F32, *able)
     for precision in set(LOWER) - set(able):
         absent = column.BACKEND.lacks(device, precision)
-        assert absent.reason == f"{device.name} has no instructions that OpenVINO computes in {precision} with"
-        assert absent.looked_for and all(line.startswith("processor flag ") for line in absent.looked_for)
+        assert absent.reason == (
+            f"{device.name} has no instructions for {precision} that OpenVINO uses: it would compute in f32"
+        )
+        assert absent.looked_for and all(line.startswith("processor flags ") for line in absent.looked_for)
 
 
 def test_openvino_names_the_flags_that_are_missing_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(column, "flags", lambda: frozenset(COOPER_LAKE.split()))
     assert column.BACKEND.lacks(cpu_device(), Precision.F16).looked_for == (
-        "processor flag avx_vnni and avx512_fp16: not found", "processor flag asimdhp: not found",
+        "processor flags avx_vnni, avx512_fp16: not found", "processor flags asimdhp: not found",
     )  # fmt: skip
 
 

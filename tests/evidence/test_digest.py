@@ -55,6 +55,18 @@ def test_a_judge_that_computed_in_less_disagrees(reference: Any, lowered: Any) -
     assert not agree(digested(reference, reference.expected), digested(reference, there))
 
 
+@pytest.mark.parametrize("precision", [Precision.BF16, Precision.F16])
+def test_the_tolerance_is_that_of_float64_whatever_the_precision_of_the_cell(
+    reference: Any, precision: Precision
+) -> None:
+    noise = reference.of.noise([reference.inputs], precision, 7)[0]
+    judged = SimpleNamespace(expected=reference.expected, masks=reference.masks, noise=noise)
+    lower = digests(reference.expected, reference.masks, judged, precision)
+    for mine, other in zip(digested(reference, reference.expected), lower, strict=True):
+        assert mine.sums == other.sums
+        assert other.tolerance == pytest.approx(mine.tolerance, rel=0.5)  # four draws each
+
+
 def test_outputs_that_are_no_numbers_have_no_digest(reference: Any) -> None:
     assert digested(reference, {name: array * np.nan for name, array in reference.expected.items()}) == ()
 

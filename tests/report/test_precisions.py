@@ -72,9 +72,7 @@ def test_the_terminal_has_a_table_for_each_and_names_it_beside_figures() -> None
     below = [figures[at + 1].split()[:2] for at, line in enumerate(figures) if line.startswith("BERT")]
     assert below == [["tiny,", each] for each in ("f32", "f32", "bf16", "f16")]
     assert "INACCURATE cpu: BERT (tiny, f16)" in text
-    assert "UNAVAILABLE onnxruntime: BERT (tiny, bf16), BERT (tiny, f16). matrix products in f32 alone" in (
-        " ".join(text.split())
-    )
+    assert "UNAVAILABLE onnxruntime: BERT (tiny, bf16, f16). matrix products in f32 alone" in (" ".join(text.split()))
 
 
 def test_the_status_page_tells_the_precision_of_every_row_figure_and_log() -> None:

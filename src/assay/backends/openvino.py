@@ -65,10 +65,10 @@ class OpenVino(OnnxBackend):
     def lacks(self, device: Device, precision: Precision) -> Unavailable:
         """The flags that the processor has not."""
         known = flags()
-        missing = (" and ".join(flag for flag in row if flag not in known) for row in _FLAGS[precision])
+        missing = (", ".join(flag for flag in row if flag not in known) for row in _FLAGS[precision])
         return Unavailable(
-            f"{device.name} has no instructions that OpenVINO computes in {precision} with",
-            [f"processor flag {names}: not found" for names in missing],
+            f"{device.name} has no instructions for {precision} that OpenVINO uses: it would compute in f32",
+            [f"processor flags {names}: not found" for names in missing],
         )
 
     def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> Engine:

@@ -215,19 +215,26 @@ class Cause:
 
     @property
     def where(self) -> str:
-        """`cuda: all 10 families` or `cpu: BERT, T5`."""
+        """`cuda: all 10 families` or `cpu: BERT, T5 (tiny, bf16, f16)`."""
         mine: defaultdict[_Column, list[MatrixCell]] = defaultdict(list)
         for cell in self.cells:
             mine[_column(cell)].append(cell)
         local = {(size, precision) for _, size, precision in self.columns if size != OWN}
-        found: defaultdict[str, list[str]] = defaultdict(list)
+        found: defaultdict[str, dict[tuple[str, str], list[str]]] = defaultdict(dict)
         for (backend, size, precision), cells in mine.items():
             names = list(dict.fromkeys(about(cell.family)[0] for cell in cells))
             whole = len(cells) == self.columns[backend, size, precision] and len(names) > 1
             shown = f"all {len(names)} families" if whole else ", ".join(names)
             mixed = size == OWN or len(local) > 1
-            found[backend].append(f"{shown} ({units.plain(size)}, {precision})" if mixed else shown)
-        return "; ".join(f"{units.plain(backend)}: {', '.join(shown)}" for backend, shown in found.items())
+            found[backend].setdefault((shown, units.plain(size)), []).extend([precision] if mixed else [])
+        return "; ".join(
+            f"{units.plain(backend)}: {', '.join(_located(*place, each) for place, each in places.items())}"
+            for backend, places in found.items()
+        )
+
+
+def _located(shown: str, size: str, precisions: Sequence[str]) -> str:
+    return f"{shown} ({', '.join((size, *precisions))})" if precisions else shown
 
 
 def _column(cell: MatrixCell) -> _Column:
