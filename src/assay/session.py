@@ -73,6 +73,8 @@ def run_session(
         with tempfile.TemporaryDirectory(prefix="assay-") as folder, Servers(plan.timeout) as servers:
             for preload in preloads(plan) if remaining else ():
                 servers.start(preload)
+            if remaining:
+                installation.read()  # while the servers import
             cells = (
                 CellRun(
                     plan, family, device, Path(folder) / family, partial(progress.phase, family), installation
