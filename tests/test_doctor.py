@@ -17,6 +17,7 @@ def install(monkeypatch: pytest.MonkeyPatch, **changes: object) -> None:
         environment="odds",
         preload=("json.decoder",),
         builder_preload=(),
+        export_preload=(),
         devices=lambda: (DEVICE,),
         precisions=lambda device: (Precision.F32, Precision.BF16),
     )

@@ -160,3 +160,12 @@ def test_code_of_the_backend_or_of_nobody_in_the_runtime_is_named(site: Path, tm
 def test_a_preloaded_library_is_named(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LD_PRELOAD", "/opt/libfaster.so")
     assert compared(site).open == ["LD_PRELOAD puts /opt/libfaster.so before every library"]
+
+
+def test_records_count_as_they_were_when_they_were_read(site: Path) -> None:
+    installation, core = Installation([str(site)]), site / "runtime/core.py"
+    installation.read()
+    (site / f"runtime-{VERSION}.dist-info" / "RECORD").write_text("")
+    core.write_text("other")
+    found = installation.compare({"runtime.core": str(core)}, (), {}, backend=str(site / "plugin.py"), runtimes=())
+    assert found.modified == [str(core)]

@@ -1,7 +1,8 @@
 """Installed distributions: who owns a file, and whether it is still what the install record (RECORD) says.
 
-It runs in the parent, once a session: records are read and files hashed when a cell first asks for them. Only files
-that a runner used are hashed. The format is that of the packaging specification "Recording installed projects".
+It runs in the parent, once a session: records are read at the latest, and files hashed, when a cell first asks for
+them. Only files that a runner used are hashed. The format is that of the packaging specification "Recording installed
+projects".
 """
 
 from __future__ import annotations
@@ -78,6 +79,10 @@ class Installation:
         self._path = path
         self._owners: dict[str, Recorded | None] = {}
         self._intact: dict[str, bool] = {}
+
+    def read(self) -> None:
+        """Read the records now, a quarter of a second, and not when the first cell asks."""
+        _ = self._names, self._linked
 
     def compare(
         self, modules: Mapping[str, str], libraries: Collection[str], code: Mapping[str, Sequence[str]], *,

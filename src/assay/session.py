@@ -103,6 +103,9 @@ def _run(plan: Plan, places: Sequence[Place], device: Device, writer: _Writer, p
                 writer.write(peaks=(*writer.report.peaks, peak))
             return peak
 
+        for preload in preloads(plan):
+            servers.start(preload)
+        installation.read()  # while the servers import
         before = probe("before")
         cells = (
             CellRun(

@@ -8,7 +8,9 @@ from assay.backends.base import Backend
 ORDER = ("cpu", "cuda", "openvino", "onnxruntime")
 """The order of the columns; backends of other packages follow, by name."""
 
-_HELPERS = frozenset({"base", "torch_eager", "onnx_decoding", "onnx_export", "onnx_stages", "openvino_graph"})
+_HELPERS = frozenset({
+    "base", "torch_eager", "onnx_decoding", "onnx_export", "onnx_preload", "onnx_stages", "openvino_graph",
+})  # fmt: skip
 
 
 def names() -> tuple[str, ...]:
