@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from assay import backends, checkpoints, families
-from assay.roles.process import role_environment
 from assay.schema import Precision
 from tests.bench import genai, plan
 from tests.bench.contestant import drawn, engine
@@ -159,8 +158,8 @@ def test_two_that_do_not_compute_the_same_are_not_compared(decoder: Setting) -> 
     )
     other = replace(setting, contestant="onnxruntime loop", artifact=twin.to_json())
     with (
-        Contestant(setting, role_environment()) as one,
-        Contestant(other, role_environment()) as two,
+        Contestant(setting) as one,
+        Contestant(other) as two,
         pytest.raises(Disagreement, match="outputs differ by"),
     ):
         timed(one, two, 0.0)
@@ -168,7 +167,7 @@ def test_two_that_do_not_compute_the_same_are_not_compared(decoder: Setting) -> 
 
 def test_a_contestant_that_cannot_start_says_why(decoder: Setting) -> None:
     with pytest.raises(RuntimeError, match=r"(?s)openvino loop .*nowhere"):
-        Contestant(replace(decoder, contestant="openvino loop", artifact={"path": "/nowhere"}), role_environment())
+        Contestant(replace(decoder, contestant="openvino loop", artifact={"path": "/nowhere"}))
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -99,10 +99,7 @@ def _compared(comparison: Comparison, prepared: dict[str, Any], seconds: float) 
             contestant=name, family=comparison.family, backend=comparison.backend, workload=comparison.workload,
             seed=seed, **prepared,
         )  # fmt: skip
-        environ = role_environment()
-        if name != ASSAY:
-            del environ["OMP_WAIT_POLICY"]  # a peer's threads may wait as they do by themselves
-        return Contestant(setting, environ)
+        return Contestant(setting)
 
     with contestant(ASSAY) as own, contestant(comparison.peer) as peer:
         return Found(comparison, timed(own, peer, seconds))

@@ -39,7 +39,7 @@ def write(artifact: Path, folder: Path) -> None:
 
 
 def pipeline(folder: Path, new_tokens: int) -> Callable[[Tensors], Tensors]:
-    """The pipeline in f32, greedy, to the last token; its stateful backend, which beats paged attention at batch 1."""
+    """The pipeline in f32, greedy, to the last token; stateful, for pages would need positions as an input."""
     import openvino
     import openvino_genai
 

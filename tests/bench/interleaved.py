@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -17,6 +16,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from assay.roles.process import role_environment
 from tests.bench.ratio import Round, ratio
 from tests.bench.setting import Setting
 
@@ -36,10 +36,10 @@ _SOME_DRAWS = 400
 class Contestant:
     """One way to run a model, in a process of its own."""
 
-    def __init__(self, setting: Setting, environ: Mapping[str, str]) -> None:
+    def __init__(self, setting: Setting) -> None:
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 (lives with it)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.bench.contestant"], cwd=Path(__file__).parents[2], env=dict(environ),
+            [sys.executable, "-m", "tests.bench.contestant"], cwd=Path(__file__).parents[2], env=role_environment(),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
         )  # fmt: skip
         self.name = f"{setting.contestant} ({setting.family}, {setting.backend})"
@@ -68,15 +68,21 @@ class Contestant:
             return json.loads(line)
         self._process.wait()
         self._log.seek(0)
-        raise RuntimeError(f"{self.name} ended:\n{self._log.read()[-4000:]}")
+        end = self._log.read()[-4000:]
+        self.close()
+        raise RuntimeError(f"{self.name} ended:\n{end}")
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+        self._log.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._process.kill()
-        self._process.communicate()
-        self._log.close()
+        self.close()
 
 
 class Disagreement(Exception):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from assay.schema import Precision
 
 if TYPE_CHECKING:
     from assay.families.generation import GeneratingFamily
+
+T = TypeVar("T")
 
 COMPUTE = frozenset({
     "FullyConnected", "MatMul", "Gemm", "Convolution", "GroupConvolution", "ScaledDotProductAttention",
@@ -109,33 +111,49 @@ class Graph:
     def __init__(self, compiled: Any) -> None:
         self.compiled = compiled
         self.request = compiled.create_infer_request()
-        self._inputs = [sorted(port.get_names()) for port in compiled.inputs]
-        self._fed = list(enumerate(self._inputs))
-        self.inputs = frozenset(name for names in self._inputs for name in names)
+        self._ports = [
+            (index, sorted(port.get_names()), port.get_element_type().to_dtype())
+            for index, port in enumerate(compiled.inputs)
+        ]
+        self._fed = self._ports
+        self._arrays: list[np.ndarray] = []
+        self.inputs = frozenset(name for _, names, _ in self._ports for name in names)
         self.outputs = [sorted(port.get_names()) for port in compiled.outputs]
 
     def run(self, inputs: Tensors) -> dict[str, np.ndarray]:
         """One run. A graph input that nobody feeds is an error: OpenVINO would run it as empty."""
-        results = self.request.infer(self._feed(inputs), share_inputs=True)
-        return {name: results[index] for index, names in enumerate(self.outputs) for name in names}
+        return self._named(np.array(tensor.data) for tensor in self._computed(inputs))
 
     def run_inside(self, inputs: Tensors) -> dict[str, Any]:
         """One run whose outputs stay in the runtime, as its own tensors, which the next run overwrites."""
-        self.request.infer(self._feed(inputs), share_inputs=True, share_outputs=True)
-        tensors = [self.request.get_output_tensor(index) for index in range(len(self.outputs))]
-        return {name: tensor for tensor, names in zip(tensors, self.outputs, strict=True) for name in names}
+        return self._named(self._computed(inputs))
+
+    def _computed(self, inputs: Tensors) -> list[Any]:
+        from openvino import Tensor
+
+        # The runtime reads the arrays themselves: they must live until it has.
+        arrays = [np.require(inputs[_given(names, inputs)], kind, ("C", "W")) for _, names, kind in self._fed]
+        for (index, _, _), array in zip(self._fed, arrays, strict=True):
+            self.request.set_input_tensor(index, Tensor(array, shared_memory=True))
+        # On a thread of the runtime, which stays on its core. `infer` would compute on this one, moved to that core and
+        # back by every call; where another process is on it, each call then waits for a time slice.
+        self.request.start_async()
+        self.request.wait()
+        self._arrays = arrays
+        return [self.request.get_output_tensor(index) for index in range(len(self.outputs))]
+
+    def _named(self, outputs: Iterable[T]) -> dict[str, T]:
+        return {name: each for each, names in zip(outputs, self.outputs, strict=True) for name in names}
 
     def hold(self, tensors: Mapping[str, Any]) -> None:
         """Set these inputs for all runs until others are held; runs are not fed them."""
         self._fed = []
-        for index, names in enumerate(self._inputs):
+        for port in self._ports:
+            index, names, _ = port
             if found := [name for name in names if name in tensors]:
                 self.request.set_input_tensor(index, tensors[found[0]])
             else:
-                self._fed.append((index, names))
-
-    def _feed(self, inputs: Tensors) -> dict[int, np.ndarray]:
-        return {index: inputs[_given(names, inputs)] for index, names in self._fed}
+                self._fed.append(port)
 
     def executed(self) -> list[Operation]:
         """The execution graph of the last run, with the primitive, precision and time of every node."""
