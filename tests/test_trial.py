@@ -42,6 +42,12 @@ def test_a_fault_is_killed_and_its_absence_is_not(specimen: Specimen, fault: mut
     assert (found.status == "REAL") is not killed, found.reason
 
 
+def test_one_timed_call_that_was_skipped_is_a_mock(specimen: Specimen) -> None:
+    found = mutants.skipped_call(specimen)
+    assert (found.status, found.killed) == ("MOCK", True), found.reason
+    assert "as far from its own input's answer as another's" in found.reason
+
+
 def test_what_an_architecture_lacks_is_no_mutant(specimen: Specimen) -> None:
     assert mutants.try_one(specimen, mutants.stale_cache, 0) is None
 

@@ -2,7 +2,8 @@
 
 A cell of a real run takes seconds, a trial needs thousands of judgements. So the model runs here in eager torch at the
 declared precision, through the engine of the `cpu` column, and the layers that look at numbers (agreement, weights,
-placement) judge what it gives. Timing and provenance are not exercised by a mutant: they count as passed.
+placement) judge what it gives, and of timing what is asked of the loop's outputs. The clock and provenance are not
+exercised by a mutant: they count as passed.
 """
 
 from __future__ import annotations
@@ -113,6 +114,10 @@ class Observed:
     operations: tuple[Operation, ...] = ()
 
 
+TIMED, IN_FULL = 8, 2
+"""Calls of the timed loop, and how many of them are held against the bound."""
+
+
 class Specimen:
     """A local test model at one precision with one challenge, its reference and noise floors made once.
 
@@ -191,7 +196,7 @@ class Specimen:
         case = self._case(own, twin)
         evidence = [
             *(layer.judge(case) for layer in (agreement, weights, placement)),
-            passed(Layer.TIMING, timing.CONSEQUENCES),
+            passed(Layer.TIMING, timing.CONSEQUENCES, timing.sampled_follow(case.timed, case.sampled, case.precision)),
             passed(Layer.PROVENANCE, provenance.CONSEQUENCES),
         ]
         return Cell(
@@ -211,7 +216,8 @@ class Specimen:
             checkpoint=self.checkpoint.path,
             artifact=Artifact(self.family.id, str(self.checkpoint.path), "checkpoint"),
             challenges=plain,
-            timed=[judged("timed 0"), judged("timed 1")], sampled=(), traced=judged("traced"),
+            timed=[judged(f"timed {number}") for number in range(IN_FULL)],
+            sampled=[judged(f"timed {number}") for number in range(IN_FULL, TIMED)], traced=judged("traced"),
             another=self._truth["timed 0"].expected,
             permuted=permuted(self.family, self.challenges, plain, own.outputs["permuted"]),
             alone=alone(self.family, single, plain, own.outputs["alone"]) if single else None,
@@ -255,7 +261,7 @@ class Specimen:
 
     @cached_property
     def _calls(self) -> dict[str, Tensors]:
-        timed = {f"timed {number}": self.challenges.timed(number) for number in range(2)}
+        timed = {f"timed {number}": self.challenges.timed(number) for number in range(TIMED)}
         return {**dict(self.challenges.shapes()), **timed, "traced": self.challenges.traced()}
 
     @cached_property
@@ -306,9 +312,10 @@ def killed(cell: Cell) -> bool:
     return cell.status is not Status.REAL
 
 
-def passed(layer: Layer, checks: Mapping[str, Status]) -> Evidence:
-    """A layer that this trial does not exercise."""
-    made = tuple(Check(name=name, value=0, bound=0, text="not exercised by this trial") for name in checks)
+def passed(layer: Layer, checks: Mapping[str, Status], *judged: Check) -> Evidence:
+    """A layer of which this trial exercises these checks alone, or none."""
+    names = [name for name in checks if name not in {check.name for check in judged}]
+    made = (*judged, *(Check(name=name, value=0, bound=0, text="not exercised by this trial") for name in names))
     return Evidence(layer=layer, checks=made, not_judged=None if made else "not exercised by this trial")
 
 

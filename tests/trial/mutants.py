@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from assay.checkpoints import Checkpoint
 from assay.evidence.reference import UNIT_ROUND_OFF
 from assay.families.sentence_embeddings import Pooling, SentenceEmbeddings
 from assay.schema import Cell, Precision
-from tests.trial.lab import DTYPES, EXACT, Outputs, Specimen, Subject, killed
+from tests.trial.lab import DTYPES, EXACT, TIMED, Outputs, Specimen, Subject, killed
 
 
 class NotApplicable(Exception):
@@ -479,7 +479,7 @@ def try_all(family: str, precision: Precision, repeats: int, seed: str) -> list[
         if (tried := try_one(specimen, fault, number)) is not None
     ]  # fmt: skip
     executed = [(name, other) for name, (declared, other) in ARITHMETIC.items() if declared is precision]
-    return found + [_other_arithmetic(specimen, name, other) for name, other in executed]
+    return [*found, *(_other_arithmetic(specimen, name, other) for name, other in executed), skipped_call(specimen)]
 
 
 def try_one(specimen: Specimen, fault: Fault, number: int) -> Tried | None:
@@ -511,6 +511,21 @@ def _other_arithmetic(specimen: Specimen, name: str, executed: Precision) -> Tri
     observed = specimen.observe(own)
     effect = specimen.distance(specimen.answers(observed))
     return _tried(specimen, name, effect, specimen.judge(observed, specimen.observe_twin(twin)), equivalent=False)
+
+
+def skipped_call(specimen: Specimen) -> Tried:
+    """One of the timed calls that are kept is not computed: it answers like the one before, which is not kept."""
+    own, twin = (
+        specimen.subject(each, DTYPES[specimen.precision], np.random.default_rng(0)).engine()
+        for each in (specimen.checkpoint, specimen.twin)
+    )
+    observed = specimen.observe(own)
+    last, before = f"timed {TIMED - 1}", specimen.challenges.timed(TIMED)
+    answer = {key: np.array(array) for key, array in own.run(before).items()}
+    skipped = replace(observed, outputs={**observed.outputs, last: answer})
+    effect = specimen.distance([each for each in specimen.answers(skipped) if each.name == last])
+    cell = specimen.judge(skipped, specimen.observe_twin(twin))
+    return _tried(specimen, "skipped call", effect, cell, equivalent=False)
 
 
 def _tried(specimen: Specimen, name: str, effect: float, cell: Cell, *, equivalent: bool) -> Tried:
