@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -61,6 +61,7 @@ class Subject:
         rng: where the fault's choices come from (which layer, which tensor); the same for checkpoint and twin.
         inputs, outputs: what is done to every call's inputs and outputs.
         decoder: the engine of a model that generates.
+        arithmetic: in which every call computes, if it is not torch's own.
     """
 
     family: Family
@@ -70,6 +71,7 @@ class Subject:
     inputs: Callable[[Outputs], Outputs] = dict
     outputs: Callable[[Outputs], Outputs] = dict
     decoder: type[TorchDecoder] = TorchDecoder
+    arithmetic: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def engine(self) -> Engine:
         """The subject as a runner would have it."""
@@ -86,13 +88,16 @@ class Spoiled(Engine):
         self._subject = subject
 
     def run(self, inputs: Tensors) -> Tensors:
-        return self._subject.outputs(dict(self._engine.run(self._subject.inputs(dict(inputs)))))
+        with self._subject.arithmetic():
+            return self._subject.outputs(dict(self._engine.run(self._subject.inputs(dict(inputs)))))
 
     def prefill(self, inputs: Tensors) -> Tensors:
-        return self._subject.outputs(dict(self._engine.prefill(self._subject.inputs(dict(inputs)))))
+        with self._subject.arithmetic():
+            return self._subject.outputs(dict(self._engine.prefill(self._subject.inputs(dict(inputs)))))
 
     def step(self, tokens: np.ndarray) -> Tensors:
-        return self._subject.outputs(dict(self._engine.step(tokens)))
+        with self._subject.arithmetic():
+            return self._subject.outputs(dict(self._engine.step(tokens)))
 
     def reset(self) -> None:
         self._engine.reset()
@@ -101,7 +106,8 @@ class Spoiled(Engine):
         return self._engine.cache_size()
 
     def trace(self, inputs: Tensors) -> tuple[Tensors, list[Operation]]:
-        outputs, operations = self._engine.trace(self._subject.inputs(dict(inputs)))
+        with self._subject.arithmetic():
+            outputs, operations = self._engine.trace(self._subject.inputs(dict(inputs)))
         return self._subject.outputs(dict(outputs)), operations
 
 

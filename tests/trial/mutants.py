@@ -22,6 +22,7 @@ from assay.evidence.reference import UNIT_ROUND_OFF
 from assay.families.sentence_embeddings import Pooling, SentenceEmbeddings
 from assay.schema import Cell, Precision
 from tests.trial.lab import DTYPES, EXACT, TIMED, Outputs, Specimen, Subject, killed
+from tests.trial.tf32 import Tf32
 
 
 class NotApplicable(Exception):
@@ -88,6 +89,13 @@ def bf16_weights(subject: Subject) -> None:
         raise NotApplicable
     for parameter in subject.module.parameters():
         parameter.copy_(parameter.to(torch.bfloat16).to(parameter))
+
+
+def tf32_for_f32(subject: Subject) -> None:
+    """Products of operands with ten bits of mantissa: what NVIDIA's tensor cores make of float32 where they may."""
+    if subject.precision is not Precision.F32:
+        raise NotApplicable
+    subject.arithmetic = Tf32
 
 
 # The export: another function than the model's.
@@ -366,7 +374,7 @@ def u8_cache(subject: Subject) -> None:
 
 FAULTS: tuple[Fault, ...] = (
     untouched, random_weights, stale_tensor, drifted_tensor, drifted_model, transposed_matrix, int8_weights,
-    bf16_weights,
+    bf16_weights, tf32_for_f32,
     layer_skipped, head_zeroed, heads_swapped, attention_scale_missing, wrong_epsilon, other_epsilon, other_gelu,
     final_norm_missing, cross_attention_dropped, positions_off_by_one, mask_ignored, truncated_sequence,
     cls_for_mean_pooling, unnormalised_embeddings, wrong_sample_rate, wrong_normalisation,

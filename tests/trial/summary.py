@@ -20,6 +20,8 @@ from tests.trial.mutants import Tried
 BANDS = ((0.0, 1.0, "below 1"), (1.0, 3.0, "1 to 3"), (3.0, 10.0, "3 to 10"), (10.0, float("inf"), "above 10"))
 """Noise floors by which a fault moves the outputs."""
 Z = 1.96
+TF32 = "tf32 for f32"
+"""The least of the usual lowerings of f32."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Trial:
 
     def tables(self) -> str:
         """Markdown for people."""
-        tables = (self._bands(), self._mutants(), self._distributions(), self._impostors())
+        tables = (self._bands(), self._mutants(), self._distributions(), self._rows(), self._impostors())
         return "".join(f"{each}\n\n" for each in tables if each)
 
     def _bands(self) -> str:
@@ -122,6 +124,24 @@ class Trial:
                     alarms = sum(len(each.alarms) for each in runs)
                     rows.append((str(precision), engine, f"{len(floors):,}", *points, f"{K[precision]:g}", str(alarms)))
         return as_table(("precision", "engine", "judgements", "median", "99 %", "largest", "K", "false alarms"), rows)
+
+    def _rows(self) -> str:
+        """Honest errors and TF32, both at f32, row by row of the matrix: what the bound has on either side."""
+        honest = [each for each in self.honest if each.precision == Precision.F32]
+        engines = list(dict.fromkeys(each.engine for each in honest))
+        rows = []
+        for family in dict.fromkeys(each.family for each in honest):
+            floors = [
+                [value for each in honest if (each.family, each.engine) == (family, engine) for value in each.floors]
+                for engine in engines
+            ]
+            shown = [f"{np.median(each):.2f}, {max(each):.2f}" if each else "" for each in floors]
+            tf32 = [
+                f"{each.effect_in_floors:,.0f}" for each in self.mutants if each.name == TF32 and each.family == family
+            ]
+            rows.append((family, f"{sum(map(len, floors)):,}", *shown, *(tf32 or [""])))
+        columns = [f"{name}: median, largest" for name in engines]
+        return as_table(("family", "judged at f32", *columns, "TF32"), rows) if rows else ""
 
     def _impostors(self) -> str:
         rows = [
