@@ -10,12 +10,12 @@ import torch
 
 from assay.schema import Metric, Phase, Precision
 from tests import strategies as make
-from tests.trial import mutants, tf32
+from tests.trial import mutants, tf32, tried
 from tests.trial.cost import cost, table
 from tests.trial.honest import Judged
 from tests.trial.lab import Specimen
-from tests.trial.mutants import Tried
 from tests.trial.summary import Trial, interval
+from tests.trial.tried import Tried
 
 DEAD = Tried("layer skipped", "bert", "f32", 1e6, "INACCURATE", killed=True, equivalent=False, reason="off")
 ALIVE = replace(DEAD, effect_in_floors=2.0, status="REAL", killed=False)
@@ -42,14 +42,14 @@ def specimen() -> Specimen:
     ],
 )
 def test_a_fault_is_killed_and_its_absence_is_not(specimen: Specimen, fault: mutants.Fault, killed: bool) -> None:
-    found = mutants.try_one(specimen, fault, 0)
+    found = tried.try_one(specimen, fault, 0)
     assert found is not None
     assert (found.killed, found.equivalent) == (killed, not killed)
     assert (found.status == "REAL") is not killed, found.reason
 
 
 def test_one_timed_call_that_was_skipped_is_a_mock(specimen: Specimen) -> None:
-    found = mutants.skipped_call(specimen)
+    found = tried.skipped_call(specimen)
     assert (found.status, found.killed) == ("MOCK", True), found.reason
     assert "as far from its own input's answer as another's" in found.reason
 
@@ -71,8 +71,14 @@ def test_tf32_keeps_ten_bits_of_what_is_multiplied_and_rounds_ties_to_even() -> 
         assert not torch.equal(layer(ones)[0], wanted)
 
 
+def test_one_tensor_that_the_twin_s_run_keeps_is_found_by_the_twin_s_error(specimen: Specimen) -> None:
+    (found,) = tried.kept_tensors(specimen, lambda names: [next(each for each in names if "query.weight" in each)])
+    assert found.status == "INACCURATE" and found.killed
+    assert "query.weight: relative error" in found.reason
+
+
 def test_what_an_architecture_lacks_is_no_mutant(specimen: Specimen) -> None:
-    assert mutants.try_one(specimen, mutants.stale_cache, 0) is None
+    assert tried.try_one(specimen, mutants.stale_cache, 0) is None
 
 
 def test_rates_are_counted_in_bands_without_what_has_no_effect() -> None:

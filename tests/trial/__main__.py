@@ -22,8 +22,8 @@ from assay.schema import Precision
 from tests.trial import impostors
 from tests.trial.honest import Judged, judge_all
 from tests.trial.lab import one_thread
-from tests.trial.mutants import Tried, try_all
 from tests.trial.summary import Trial
+from tests.trial.tried import Tried, try_all
 
 PARTS = ("mutants", "honest", "impostors")
 MUTANT_SEED = "5eed" * 8

@@ -186,6 +186,12 @@ class Specimen:
         answers = [replace(self._truth[name], outputs=outputs) for name, outputs in found.items()]
         return self.distance(answers)
 
+    def twin_effect(self, engine: Engine) -> float:
+        """How far a faulty engine in float64 is from the twin's reference in the challenges, in noise floors."""
+        with exact():
+            found = self.observe_twin(engine).outputs
+        return self.distance([replace(self._twin_truth[name], outputs=outputs) for name, outputs in found.items()])
+
     def distance(self, answers: list[Answer]) -> float:
         """The worst deviation of these answers in noise floors; infinite where values are missing or not finite."""
         if any(answer.broken() for answer in answers):

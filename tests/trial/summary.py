@@ -15,7 +15,7 @@ from assay.report.markdown import as_table
 from assay.schema import Precision, Status
 from tests.trial.honest import Judged
 from tests.trial.impostors import Outcome
-from tests.trial.mutants import Tried
+from tests.trial.tried import Tried
 
 BANDS = ((0.0, 1.0, "below 1"), (1.0, 3.0, "1 to 3"), (3.0, 10.0, "3 to 10"), (10.0, float("inf"), "above 10"))
 """Noise floors by which a fault moves the outputs."""
