@@ -2,7 +2,8 @@
 
 Every judged call of every engine is a judgement: torch at three precisions, ONNX Runtime and OpenVINO at f32, over many
 seeds, shapes and draws of the weights, with inputs that are hard on arithmetic. So is what a timed loop kept, of which
-it is asked whether each output is its own input's answer.
+it is asked whether each output is its own input's answer. Most are of tiny test models; the whole trial has some of
+published size, and a trained checkpoint.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from assay import backends, checkpoints, families
+from assay import backends, checkpoints, families, schema
 from assay.backends.base import Engine, Tensors
 from assay.backends.torch_eager import TorchEngine
 from assay.challenge import Challenges, generator
@@ -25,8 +26,14 @@ from assay.evidence.reference import Reference
 from assay.families.base import Config, Family, accepted
 from assay.schema import Precision, Verdict
 from tests.trial.lab import DTYPES, IN_FULL, TIMED, cast
+from tests.zoo import trained
 
-EXPORTED = ("openvino", "onnxruntime")
+SIZES = TINY, BASE, OWN = "tiny", "base", schema.OWN
+ENGINES = TORCH, *EXPORTED = "torch", "openvino", "onnxruntime"
+PUBLISHED = (
+    ("sentence-embeddings", BASE), ("sentence-embeddings", OWN), ("bert", BASE), ("t5", BASE),
+)  # fmt: skip
+"""Rows and sizes, beside tiny test models: of published dimensions, and MiniLM as it was trained."""
 AT_ONCE = 8
 """Seeds whose calls go through the reference together."""
 
@@ -36,6 +43,7 @@ class Judged:
     """The judgements of one engine over one draw of weights.
 
     Attributes:
+        size: `tiny`, `base`, or `own` for the trained checkpoint.
         floors: for each judged call, its worst row or channel in noise floors, room for chance taken off.
         alarms: which calls were taken for faulty, by name.
     """
@@ -46,13 +54,16 @@ class Judged:
     weights: int
     floors: list[float]
     alarms: list[str]
+    size: str = TINY
 
 
-def judge_all(family: str, precision: Precision, weights: int, seeds: int, exported: bool) -> list[Judged]:
+def judge_all(
+    family: str, precision: Precision, weights: int, seeds: int, exported: bool, size: str = TINY
+) -> list[Judged]:
     """All engines of one family at one precision, with one draw of the weights."""
-    checkpoint = checkpoints.local(family, "tiny", weights)
+    checkpoint = checkpoints.opened(family, trained()) if size == OWN else checkpoints.local(family, size, weights)
     row = families.load(family)
-    engines: dict[str, Engine] = {"torch": _torch(row, checkpoint, precision)}
+    engines: dict[str, Engine] = {TORCH: _torch(row, checkpoint, precision)}
     if exported and precision is Precision.F32:
         engines |= {name: _opened(name, checkpoint) for name in EXPORTED}
     reference = Reference(row, checkpoint.path)
@@ -76,7 +87,7 @@ def judge_all(family: str, precision: Precision, weights: int, seeds: int, expor
             ):  # that nothing can be told is one too
                 alarms[name].append(f"timed calls of seed {first}: {follow.text}")
     return [
-        Judged(family, name, str(precision), weights, floors[name], alarms[name]) for name in engines
+        Judged(family, name, str(precision), weights, floors[name], alarms[name], size) for name in engines
     ]  # fmt: skip
 
 
