@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 
@@ -132,3 +134,21 @@ def test_the_worst_pair_decides() -> None:
     expected = np.arange(1.0, 9.0)
     pairs = [({"y": expected}, {"y": expected}), ({"y": 0 * expected}, {"y": expected})]
     assert alignment(pairs) == 0
+
+
+def test_a_logit_that_hardly_changes_in_one_pair_does_not_decide_by_its_rounding() -> None:
+    """A similarity is a single value: of forty-five pairs one is often nearly equal, and bf16 rounds it."""
+    rng = np.random.default_rng(0)
+    embeddings, logits, rounding = rng.standard_normal((10, 32)), rng.standard_normal((10, 1)), 0.02
+    logits[1] = logits[0] + 1e-4
+    exact = [{"embedding": each, "logit": logit} for each, logit in zip(embeddings, logits, strict=True)]
+    found = [
+        {name: array + rounding * rng.standard_normal(array.shape) for name, array in each.items()} for each in exact
+    ]
+
+    def pairs(outputs: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+        return [{name: left[name] - right[name] for name in left} for left, right in combinations(outputs, 2)]
+
+    assert alignment(list(zip(pairs(found), pairs(exact), strict=True))) > 0.99
+    found[1] = found[0]
+    assert alignment(list(zip(pairs(found), pairs(exact), strict=True))) == 0

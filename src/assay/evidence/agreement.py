@@ -34,9 +34,9 @@ CONSEQUENCES: Mapping[str, Status] = {
 DECODING = frozenset({"follows_tokens", "tokens", "reset"})
 """Checks that are made, and required, where tokens are decoded alone."""
 FOLLOWS = 0.1
-"""The least cosine between changes that counts as following. Honest arithmetic gives 1 - 1e-5 even at bf16, and a model
-with a skipped layer or a stale tensor 0.2 and more in the worst of its pairs (`nox -s trial`); outputs that ignore what
-changed give 0, and unrelated ones 0 within a few times 1 / sqrt(number of outputs), in the worst pair below it."""
+"""The least cosine between changes that counts as following. Honest arithmetic gives nearly 1 even at bf16; outputs
+that ignore what changed give 0, and unrelated ones 0 within a few times 1 / sqrt(number of outputs), in the worst pair
+below it. So may a model with a skipped layer or a stale tensor, if it is wrong enough (`nox -s trial`)."""
 
 
 def judge(case: Case) -> Evidence:

@@ -139,16 +139,19 @@ def _luck(members: float) -> float:
 def alignment(changes: Sequence[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]]) -> float:
     """How well changes of the outputs follow the reference's: the smallest cosine over the given pairs.
 
-    Each pair is (change of the backend's outputs, change of the reference's), by output name; every
-    output counts alike. 1: follows; 0: does not (a constant output included).
+    Each pair is (change of the backend's outputs, change of the reference's), by output name. Every output counts
+    alike, by how much its values change in all pairs together: in a single one a logit may hardly change by chance,
+    and its rounding would be all that is seen. 1: follows; 0: does not (a constant output included).
     """
-    return min(_cosine(found, expected) for found, expected in changes)
+    squares = {name: [float(np.mean(np.square(expected[name]))) for _, expected in changes] for name in changes[0][1]}
+    typical = {name: float(np.sqrt(np.mean(each))) or 1.0 for name, each in squares.items()}
+    return min(_cosine(found, expected, typical) for found, expected in changes)
 
 
-def _cosine(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> float:
+def _cosine(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], typical: Mapping[str, float]) -> float:
     parts = []
     for name, change in expected.items():
-        size = np.linalg.norm(change) or 1.0
+        size = typical[name] * np.sqrt(change.size)
         parts.append((found[name].astype(np.float64).ravel() / size, change.ravel() / size))
     left, right = (np.concatenate(side) for side in zip(*parts, strict=True))
     norms = np.linalg.norm(left) * np.linalg.norm(right)
