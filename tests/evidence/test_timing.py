@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from assay.evidence import timing
+from assay.evidence import agreement, timing
 from assay.evidence.case import Answer
 from assay.measure.probes import Repeats
 from assay.measure.processes import Usage
 from assay.measure.sweep import Growth
-from assay.schema import Precision, Verdict
+from assay.schema import Check, Precision, Verdict
 
 PASSED, FAILED, NOT_JUDGED = Verdict.PASSED, Verdict.FAILED, Verdict.NOT_JUDGED
 EXACT = np.arange(1.0, 33.0).reshape(1, 4, 8)
@@ -38,7 +38,7 @@ def repeated(fresh: float = 1e-3, again: float = 1e-3, **changes: Any) -> Repeat
 
 def verdicts(
     *, kind: str = "cpu", traced: Answer | None = None, untraced: Answer | None = None,
-    sampled: Sequence[Answer] = (), **changes: Any,
+    loop: Sequence[Answer] = (answer(), answer(scale=2.0)), sampled: Sequence[Answer] = (), **changes: Any,
 ) -> Any:  # fmt: skip
     """The verdict of each check of an honest cell with these changes."""
     clock = {
@@ -46,7 +46,7 @@ def verdicts(
         "growth": Growth(8, [4e-3] * 3, 1e-3), "wall": 2.0, "cpu": 1.0, "operations": 10**6, "peak": 1e11,
     }  # fmt: skip
     case: Any = SimpleNamespace(
-        timed=[answer(), answer(scale=2.0)], sampled=sampled,
+        timed=loop, sampled=sampled,
         decoding=None, precision=Precision.F32, device=SimpleNamespace(kind=kind),
         clock=SimpleNamespace(**(clock | changes)), traced=traced or answer(), untraced=untraced or answer(),
     )  # fmt: skip
@@ -65,6 +65,66 @@ def test_one_remembered_answer_among_the_sampled_ones_is_enough() -> None:
     found = verdicts(sampled=[fresh, remembered])
     assert found["sampled_follows_inputs"] is FAILED
     assert found["sampled_error"] is PASSED  # of those that are held against the bound
+
+
+def drawn(number: int, *, of: int | None = None, off: float = 0.0, apart: float = 1.0, padded: bool = False) -> Answer:
+    """A call with outputs of its own, or those `of` another call; its floor is 1e-7, and it is `off` by that much."""
+
+    def exact(which: int) -> np.ndarray:
+        return EXACT + apart * np.random.default_rng(which).standard_normal(EXACT.shape)
+
+    right, signs = exact(number), np.random.default_rng((number, 1)).choice((-1, 1), (5, *EXACT.shape))
+    outputs = (right if of is None else exact(of)) * (1 + off * signs[4])
+    masks = {"y": np.array([[1, 1, 1, 0]], bool)} if padded else {}
+    outputs[:, 3] += signs[0, :, 3] if padded else 0
+    return Answer(f"timed {number}", {}, {"y": outputs}, {"y": right}, {"y": right * (1 + 1e-7 * signs[:4])}, masks)
+
+
+def follow(*sampled: Answer, timed: Sequence[Answer] = (drawn(0), drawn(1))) -> Check:
+    return timing.sampled_follow(timed, [replace(each, noise={}) for each in sampled], Precision.F32)
+
+
+@pytest.mark.parametrize("off", [0.0, 1e-7, 1e-2])
+@pytest.mark.parametrize("padded", [False, True])
+def test_outputs_that_are_their_own_input_s_follow(off: float, padded: bool) -> None:
+    timed = [drawn(number, padded=padded) for number in (0, 1)]
+    check = follow(*(drawn(number, off=off, padded=padded) for number in range(2, 8)), timed=timed)
+    assert check.verdict is PASSED and check.bound == timing.OWN
+    assert check.value == pytest.approx(off * 16, rel=0.5)  # values of about 19, which are 1.4 apart
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_one_call_that_was_answered_like_the_one_before_is_seen(seed: int) -> None:
+    """Its changes follow at a cosine of a half, and the call before need not be among those that were kept."""
+    kept = [drawn(100 * seed + number) for number in range(2, 7)]
+    stale = drawn(100 * seed + 9, of=100 * seed + 8)
+    assert agreement.follows("cosine", [drawn(0), *kept, stale], "inputs", Precision.F32).verdict is PASSED
+    check = follow(*kept, stale)
+    assert check.verdict is FAILED
+    assert "do not follow" in check.text
+
+
+def test_a_model_that_is_wrong_for_every_input_is_inaccurate_and_no_mock() -> None:
+    timed = [drawn(number, off=0.05) for number in (0, 1)]
+    check = follow(*(drawn(number, off=0.05) for number in range(2, 8)), timed=timed)
+    assert (check.verdict, check.bound) == (PASSED, agreement.FOLLOWS)
+    assert verdicts(loop=timed)["sampled_error"] is FAILED
+
+
+@pytest.mark.parametrize(
+    ("apart", "verdict", "said"),
+    [
+        (5e-6, PASSED, "too close to tell more in f32"),
+        (1e-6, NOT_JUDGED, "cannot be told: rounding in f32 may change them as much"),
+    ],
+)
+def test_answers_that_rounding_could_turn_into_one_another_accuse_nobody(
+    apart: float, verdict: Verdict, said: str
+) -> None:
+    timed = [drawn(number, apart=apart) for number in (0, 1)]
+    check = follow(*(drawn(number, apart=apart) for number in range(2, 8)), timed=timed)
+    assert check.verdict is verdict
+    assert said in check.text
 
 
 def test_no_more_time_than_the_parent_saw_of_either_kind() -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +89,26 @@ class Watching(Impostor):
 
     name = "watches-the-loop"
     engine = WatchingEngine
+
+
+class SkippingEngine(WatchingEngine):
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self._compute_next = False
+
+    def key(self, inputs: Tensors) -> Hashable:
+        """Nothing is remembered for more than one call of the loop."""
+        self._compute_next = not self._compute_next
+        if self._compute_next:
+            self._answers.clear()
+        return super().key(inputs)
+
+
+class Skipping(Impostor):
+    """Computes every other call of the timed loop, and answers the one after it likewise; honest elsewhere."""
+
+    name = "skips-every-other"
+    engine = SkippingEngine
 
 
 class RewritingEngine(WatchingEngine):
@@ -217,4 +237,4 @@ class Hasty(Impostor):
 
 honest_at_first, honest_later, watches_the_loop, rewrites_outputs = WarmUp(), Late(), Watching(), Rewriting()
 mutates_inputs, hunts_answers, runs_the_reference = Mutating(), Hunting(), RunsReference()
-forges_evidence, slows_the_clock = Forging(), Hasty()
+forges_evidence, slows_the_clock, skips_every_other = Forging(), Hasty(), Skipping()

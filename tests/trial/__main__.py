@@ -20,10 +20,10 @@ from typing import Any
 from assay import families
 from assay.schema import Precision
 from tests.trial import impostors
-from tests.trial.honest import Judged, judge_all
+from tests.trial.honest import PUBLISHED, Judged, judge_all
 from tests.trial.lab import one_thread
-from tests.trial.mutants import Tried, try_all
 from tests.trial.summary import Trial
+from tests.trial.tried import Tried, try_all
 
 PARTS = ("mutants", "honest", "impostors")
 MUTANT_SEED = "5eed" * 8
@@ -98,6 +98,13 @@ def _tasks(options: argparse.Namespace) -> Iterator[tuple[str, str, Callable[...
                         f"honest runs of {family} at {precision}, weights {weights}", "honest", judge_all,
                         (family, precision, weights, 32 if full else 4, weights == 0),
                     )  # fmt: skip
+    if full and "honest" in options.parts:
+        for family, size in PUBLISHED:
+            for precision in Precision if family in options.family else ():
+                yield (
+                    f"honest runs of {family} at {precision}, {size}", "honest", judge_all,
+                    (family, precision, 0, 4, True, size),
+                )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Honest controls: runs that nobody tampered with, none of which may be taken for anything but real.
 
 Every judged call of every engine is a judgement: torch at three precisions, ONNX Runtime and OpenVINO at f32, over many
-seeds, shapes and draws of the weights, with inputs that are hard on arithmetic.
+seeds, shapes and draws of the weights, with inputs that are hard on arithmetic. So is what a timed loop kept, of which
+it is asked whether each output is its own input's answer. Most are of tiny test models; the whole trial has some of
+published size, and a trained checkpoint.
 """
 
 from __future__ import annotations
@@ -12,19 +14,26 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from assay import backends, checkpoints, families
+from assay import backends, checkpoints, families, schema
 from assay.backends.base import Engine, Tensors
 from assay.backends.torch_eager import TorchEngine
 from assay.challenge import Challenges, generator
 from assay.checkpoints import Checkpoint
+from assay.evidence import timing
 from assay.evidence.case import Answer
 from assay.evidence.deviation import K
 from assay.evidence.reference import Reference
 from assay.families.base import Config, Family, accepted
-from assay.schema import Precision
-from tests.trial.lab import DTYPES, cast
+from assay.schema import Precision, Verdict
+from tests.trial.lab import DTYPES, IN_FULL, TIMED, cast
+from tests.zoo import trained
 
-EXPORTED = ("openvino", "onnxruntime")
+SIZES = TINY, BASE, OWN = "tiny", "base", schema.OWN
+ENGINES = TORCH, *EXPORTED = "torch", "openvino", "onnxruntime"
+PUBLISHED = (
+    ("sentence-embeddings", BASE), ("sentence-embeddings", OWN), ("bert", BASE), ("t5", BASE),
+)  # fmt: skip
+"""Rows and sizes, beside tiny test models: of published dimensions, and MiniLM as it was trained."""
 AT_ONCE = 8
 """Seeds whose calls go through the reference together."""
 
@@ -34,6 +43,7 @@ class Judged:
     """The judgements of one engine over one draw of weights.
 
     Attributes:
+        size: `tiny`, `base`, or `own` for the trained checkpoint.
         floors: for each judged call, its worst row or channel in noise floors, room for chance taken off.
         alarms: which calls were taken for faulty, by name.
     """
@@ -44,13 +54,16 @@ class Judged:
     weights: int
     floors: list[float]
     alarms: list[str]
+    size: str = TINY
 
 
-def judge_all(family: str, precision: Precision, weights: int, seeds: int, exported: bool) -> list[Judged]:
+def judge_all(
+    family: str, precision: Precision, weights: int, seeds: int, exported: bool, size: str = TINY
+) -> list[Judged]:
     """All engines of one family at one precision, with one draw of the weights."""
-    checkpoint = checkpoints.local(family, "tiny", weights)
+    checkpoint = checkpoints.opened(family, trained()) if size == OWN else checkpoints.local(family, size, weights)
     row = families.load(family)
-    engines: dict[str, Engine] = {"torch": _torch(row, checkpoint, precision)}
+    engines: dict[str, Engine] = {TORCH: _torch(row, checkpoint, precision)}
     if exported and precision is Precision.F32:
         engines |= {name: _opened(name, checkpoint) for name in EXPORTED}
     reference = Reference(row, checkpoint.path)
@@ -58,17 +71,41 @@ def judge_all(family: str, precision: Precision, weights: int, seeds: int, expor
     alarms: dict[str, list[str]] = {name: [] for name in engines}
     for first in range(0, seeds, AT_ONCE):
         chunk = range(first, min(first + AT_ONCE, seeds))
-        for answer in _answers(row, checkpoint.config(), reference, precision, chunk):
-            for name, engine in engines.items():
-                found = {key: np.array(array) for key, array in engine.run(answer.inputs).items()}
-                judged = replace(answer, outputs=found)
+        config = checkpoint.config()
+        expected = list(_answers(row, config, reference, precision, chunk))
+        loop = list(_loop(row, config, reference, precision, first))
+        for name, engine in engines.items():
+            for judged in _run(engine, expected):
                 off = float("inf") if judged.broken() else judged.deviation(precision).share * K[precision]
                 floors[name].append(off)
                 if off > K[precision]:
-                    alarms[name].append(f"{answer.name}: {off:.3g} floors")
+                    alarms[name].append(f"{judged.name}: {off:.3g} floors")
+            kept = _run(engine, loop)
+            follow = timing.sampled_follow(kept[:IN_FULL], kept[IN_FULL:], precision)
+            if (
+                follow.verdict is not Verdict.PASSED or follow.bound != timing.OWN
+            ):  # that nothing can be told is one too
+                alarms[name].append(f"timed calls of seed {first}: {follow.text}")
     return [
-        Judged(family, name, str(precision), weights, floors[name], alarms[name]) for name in engines
+        Judged(family, name, str(precision), weights, floors[name], alarms[name], size) for name in engines
     ]  # fmt: skip
+
+
+def _run(engine: Engine, answers: Sequence[Answer]) -> list[Answer]:
+    """With the outputs of this engine."""
+    return [
+        replace(answer, outputs={key: np.array(array) for key, array in engine.run(answer.inputs).items()})
+        for answer in answers
+    ]
+
+
+def _loop(family: Family, config: Config, reference: Reference, precision: Precision, seed: int) -> Iterator[Answer]:
+    """What is kept of a timed loop; the first are held against the bound."""
+    challenges = Challenges(family, config, f"{seed:032x}")
+    calls = [challenges.timed(number) for number in range(TIMED)]
+    noise = [*reference.noise(calls[:IN_FULL], precision, seed), *({} for _ in calls[IN_FULL:])]
+    for number, (inputs, right, spread) in enumerate(zip(calls, reference.all_outputs(calls), noise, strict=True)):
+        yield Answer(f"timed {number}", inputs, {}, right, spread, family.masks(inputs))
 
 
 def _answers(

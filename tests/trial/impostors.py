@@ -69,6 +69,7 @@ IMPOSTORS = (
     Impostor("honest-at-first", MOCK, "computes in challenges and warm-up, then repeats itself"),
     Impostor("honest-later", MOCK, "zeros in the challenges, computes when it is measured"),
     Impostor("watches-the-loop", MOCK, "looks up the stack, and remembers where the timed loop is calling"),
+    Impostor("skips-every-other", MOCK, "in the timed loop, answers every other call like the one before it"),
     Impostor("mutates-inputs", MOCK, "overwrites its inputs, and answers what it has put there"),
     # They reach for the judge.
     Impostor("hunts-answers", MOCK, "looks for expected outputs in folders and memory; finds none, answers zeros"),

@@ -2,14 +2,15 @@
 
 A cell of a real run takes seconds, a trial needs thousands of judgements. So the model runs here in eager torch at the
 declared precision, through the engine of the `cpu` column, and the layers that look at numbers (agreement, weights,
-placement) judge what it gives. Timing and provenance are not exercised by a mutant: they count as passed.
+placement) judge what it gives, and of timing what is asked of the loop's outputs. The clock and provenance are not
+exercised by a mutant: they count as passed.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -60,6 +61,7 @@ class Subject:
         rng: where the fault's choices come from (which layer, which tensor); the same for checkpoint and twin.
         inputs, outputs: what is done to every call's inputs and outputs.
         decoder: the engine of a model that generates.
+        arithmetic: in which every call computes, if it is not torch's own.
     """
 
     family: Family
@@ -69,6 +71,7 @@ class Subject:
     inputs: Callable[[Outputs], Outputs] = dict
     outputs: Callable[[Outputs], Outputs] = dict
     decoder: type[TorchDecoder] = TorchDecoder
+    arithmetic: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def engine(self) -> Engine:
         """The subject as a runner would have it."""
@@ -85,13 +88,16 @@ class Spoiled(Engine):
         self._subject = subject
 
     def run(self, inputs: Tensors) -> Tensors:
-        return self._subject.outputs(dict(self._engine.run(self._subject.inputs(dict(inputs)))))
+        with self._subject.arithmetic():
+            return self._subject.outputs(dict(self._engine.run(self._subject.inputs(dict(inputs)))))
 
     def prefill(self, inputs: Tensors) -> Tensors:
-        return self._subject.outputs(dict(self._engine.prefill(self._subject.inputs(dict(inputs)))))
+        with self._subject.arithmetic():
+            return self._subject.outputs(dict(self._engine.prefill(self._subject.inputs(dict(inputs)))))
 
     def step(self, tokens: np.ndarray) -> Tensors:
-        return self._subject.outputs(dict(self._engine.step(tokens)))
+        with self._subject.arithmetic():
+            return self._subject.outputs(dict(self._engine.step(tokens)))
 
     def reset(self) -> None:
         self._engine.reset()
@@ -100,7 +106,8 @@ class Spoiled(Engine):
         return self._engine.cache_size()
 
     def trace(self, inputs: Tensors) -> tuple[Tensors, list[Operation]]:
-        outputs, operations = self._engine.trace(self._subject.inputs(dict(inputs)))
+        with self._subject.arithmetic():
+            outputs, operations = self._engine.trace(self._subject.inputs(dict(inputs)))
         return self._subject.outputs(dict(outputs)), operations
 
 
@@ -111,6 +118,10 @@ class Observed:
     outputs: Mapping[str, Outputs]
     tokens: Mapping[str, np.ndarray] = field(default_factory=dict)
     operations: tuple[Operation, ...] = ()
+
+
+TIMED, IN_FULL = 8, 2
+"""Calls of the timed loop, and how many of them are held against the bound."""
 
 
 class Specimen:
@@ -175,6 +186,12 @@ class Specimen:
         answers = [replace(self._truth[name], outputs=outputs) for name, outputs in found.items()]
         return self.distance(answers)
 
+    def twin_effect(self, engine: Engine) -> float:
+        """How far a faulty engine in float64 is from the twin's reference in the challenges, in noise floors."""
+        with exact():
+            found = self.observe_twin(engine).outputs
+        return self.distance([replace(self._twin_truth[name], outputs=outputs) for name, outputs in found.items()])
+
     def distance(self, answers: list[Answer]) -> float:
         """The worst deviation of these answers in noise floors; infinite where values are missing or not finite."""
         if any(answer.broken() for answer in answers):
@@ -191,7 +208,7 @@ class Specimen:
         case = self._case(own, twin)
         evidence = [
             *(layer.judge(case) for layer in (agreement, weights, placement)),
-            passed(Layer.TIMING, timing.CONSEQUENCES),
+            passed(Layer.TIMING, timing.CONSEQUENCES, timing.sampled_follow(case.timed, case.sampled, case.precision)),
             passed(Layer.PROVENANCE, provenance.CONSEQUENCES),
         ]
         return Cell(
@@ -211,7 +228,8 @@ class Specimen:
             checkpoint=self.checkpoint.path,
             artifact=Artifact(self.family.id, str(self.checkpoint.path), "checkpoint"),
             challenges=plain,
-            timed=[judged("timed 0"), judged("timed 1")], sampled=(), traced=judged("traced"),
+            timed=[judged(f"timed {number}") for number in range(IN_FULL)],
+            sampled=[judged(f"timed {number}") for number in range(IN_FULL, TIMED)], traced=judged("traced"),
             another=self._truth["timed 0"].expected,
             permuted=permuted(self.family, self.challenges, plain, own.outputs["permuted"]),
             alone=alone(self.family, single, plain, own.outputs["alone"]) if single else None,
@@ -255,7 +273,7 @@ class Specimen:
 
     @cached_property
     def _calls(self) -> dict[str, Tensors]:
-        timed = {f"timed {number}": self.challenges.timed(number) for number in range(2)}
+        timed = {f"timed {number}": self.challenges.timed(number) for number in range(TIMED)}
         return {**dict(self.challenges.shapes()), **timed, "traced": self.challenges.traced()}
 
     @cached_property
@@ -306,9 +324,10 @@ def killed(cell: Cell) -> bool:
     return cell.status is not Status.REAL
 
 
-def passed(layer: Layer, checks: Mapping[str, Status]) -> Evidence:
-    """A layer that this trial does not exercise."""
-    made = tuple(Check(name=name, value=0, bound=0, text="not exercised by this trial") for name in checks)
+def passed(layer: Layer, checks: Mapping[str, Status], *judged: Check) -> Evidence:
+    """A layer of which this trial exercises these checks alone, or none."""
+    names = [name for name in checks if name not in {check.name for check in judged}]
+    made = (*judged, *(Check(name=name, value=0, bound=0, text="not exercised by this trial") for name in names))
     return Evidence(layer=layer, checks=made, not_judged=None if made else "not exercised by this trial")
 
 

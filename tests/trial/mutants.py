@@ -1,27 +1,24 @@
 """Faults that people really make, each injected into a test model: what the judge must see.
 
 A fault is a function of a `Subject`; it changes the module, the inputs, the outputs or the cache, or raises
-`NotApplicable` where the architecture has nothing of the kind. `ARITHMETIC` are those that compute in another
-precision.
+`NotApplicable` where the architecture has nothing of the kind.
 """
 
 from __future__ import annotations
 
 import copy
-import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from assay.backends.torch_eager import TorchDecoder
-from assay.checkpoints import Checkpoint
 from assay.evidence.reference import UNIT_ROUND_OFF
 from assay.families.sentence_embeddings import Pooling, SentenceEmbeddings
-from assay.schema import Cell, Precision
-from tests.trial.lab import DTYPES, EXACT, Outputs, Specimen, Subject, killed
+from assay.schema import Precision
+from tests.trial.lab import Outputs, Subject
+from tests.trial.tf32 import Tf32
 
 
 class NotApplicable(Exception):
@@ -88,6 +85,13 @@ def bf16_weights(subject: Subject) -> None:
         raise NotApplicable
     for parameter in subject.module.parameters():
         parameter.copy_(parameter.to(torch.bfloat16).to(parameter))
+
+
+def tf32_for_f32(subject: Subject) -> None:
+    """Products of operands with ten bits of mantissa: what NVIDIA's tensor cores make of float32 where they may."""
+    if subject.precision is not Precision.F32:
+        raise NotApplicable
+    subject.arithmetic = Tf32
 
 
 # The export: another function than the model's.
@@ -366,7 +370,7 @@ def u8_cache(subject: Subject) -> None:
 
 FAULTS: tuple[Fault, ...] = (
     untouched, random_weights, stale_tensor, drifted_tensor, drifted_model, transposed_matrix, int8_weights,
-    bf16_weights,
+    bf16_weights, tf32_for_f32,
     layer_skipped, head_zeroed, heads_swapped, attention_scale_missing, wrong_epsilon, other_epsilon, other_gelu,
     final_norm_missing, cross_attention_dropped, positions_off_by_one, mask_ignored, truncated_sequence,
     cls_for_mean_pooling, unnormalised_embeddings, wrong_sample_rate, wrong_normalisation,
@@ -378,18 +382,6 @@ CHOOSING = frozenset({
     attention_scale_missing, final_norm_missing, wrong_element,
 })  # fmt: skip
 """Faults that choose where to strike, or how hard."""
-
-EQUIVALENT = 1e-3
-"""Noise floors below which a fault has no effect: float64 itself rounds at 2e-9 of the floor of f32."""
-
-ARITHMETIC = {
-    "bf16 for f32": (Precision.F32, Precision.BF16),
-    "f16 for f32": (Precision.F32, Precision.F16),
-    "bf16 for f16": (Precision.F16, Precision.BF16),
-    "f32 for f16": (Precision.F16, Precision.F32),
-    "f32 for bf16": (Precision.BF16, Precision.F32),
-}
-"""Declared, and executed: right weights, right function, other arithmetic."""
 
 
 def matrices(subject: Subject) -> list[torch.nn.Parameter]:
@@ -449,72 +441,3 @@ def _cached(cache: Any) -> Iterator[torch.Tensor]:
     for layer in layers:
         yield layer.keys
         yield layer.values
-
-
-@dataclass(frozen=True)
-class Tried:
-    """One mutant before the judge.
-
-    Attributes:
-        effect_in_floors: how far the fault alone, in float64, moves the judged outputs (`Specimen.effect`); for other
-            arithmetic, how far the run itself was off.
-        equivalent: the fault changes nothing that is judged: nobody can see it, and it is not counted.
-    """
-
-    name: str
-    family: str
-    precision: str
-    effect_in_floors: float
-    status: str
-    killed: bool
-    equivalent: bool
-    reason: str
-
-
-def try_all(family: str, precision: Precision, repeats: int, seed: str) -> list[Tried]:
-    """Every mutant of one family at one precision; those that choose (a layer, a tensor) so many times."""
-    specimen = Specimen(family, precision, seed)
-    found = [
-        tried for fault in FAULTS for number in range(repeats if fault in CHOOSING else 1)
-        if (tried := try_one(specimen, fault, number)) is not None
-    ]  # fmt: skip
-    executed = [(name, other) for name, (declared, other) in ARITHMETIC.items() if declared is precision]
-    return found + [_other_arithmetic(specimen, name, other) for name, other in executed]
-
-
-def try_one(specimen: Specimen, fault: Fault, number: int) -> Tried | None:
-    """One mutant, its choices numbered; None where the architecture has nothing of the kind."""
-
-    def mutant(checkpoint: Checkpoint, dtype: torch.dtype) -> Subject:
-        # The same choices for checkpoint, twin and float64.
-        key = zlib.crc32(f"{fault.__name__}/{specimen.family.id}/{number}".encode())
-        subject = specimen.subject(checkpoint, dtype, np.random.default_rng(key))
-        with torch.no_grad():
-            fault(subject)
-        return subject
-
-    dtype = DTYPES[specimen.precision]
-    try:
-        effect = specimen.effect(mutant(specimen.checkpoint, EXACT).engine())
-        own, twin = (mutant(each, dtype).engine() for each in (specimen.checkpoint, specimen.twin))
-    except NotApplicable:
-        return None
-    cell = specimen.judge(specimen.observe(own), specimen.observe_twin(twin))
-    return _tried(specimen, fault.__name__.replace("_", " "), effect, cell, equivalent=effect < EQUIVALENT)
-
-
-def _other_arithmetic(specimen: Specimen, name: str, executed: Precision) -> Tried:
-    own, twin = (
-        specimen.subject(each, DTYPES[executed], np.random.default_rng(0)).engine()
-        for each in (specimen.checkpoint, specimen.twin)
-    )
-    observed = specimen.observe(own)
-    effect = specimen.distance(specimen.answers(observed))
-    return _tried(specimen, name, effect, specimen.judge(observed, specimen.observe_twin(twin)), equivalent=False)
-
-
-def _tried(specimen: Specimen, name: str, effect: float, cell: Cell, *, equivalent: bool) -> Tried:
-    return Tried(
-        name=name, family=specimen.family.id, precision=str(specimen.precision), effect_in_floors=effect,
-        status=str(cell.status), killed=killed(cell) and not equivalent, equivalent=equivalent, reason=cell.reason,
-    )  # fmt: skip

@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from math import sqrt
 from typing import Any
 
 import numpy as np
 
+from assay import families
 from assay.evidence.deviation import K
 from assay.report.markdown import as_table
 from assay.schema import Precision, Status
-from tests.trial.honest import Judged
+from tests.trial.honest import ENGINES, SIZES, TINY, Judged
 from tests.trial.impostors import Outcome
-from tests.trial.mutants import Tried
+from tests.trial.tried import Tried
 
 BANDS = ((0.0, 1.0, "below 1"), (1.0, 3.0, "1 to 3"), (3.0, 10.0, "3 to 10"), (10.0, float("inf"), "above 10"))
 """Noise floors by which a fault moves the outputs."""
 Z = 1.96
+TF32 = "tf32 for f32"
+"""The least of the usual lowerings of f32."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class Trial:
 
     def tables(self) -> str:
         """Markdown for people."""
-        tables = (self._bands(), self._mutants(), self._distributions(), self._impostors())
+        tables = (self._bands(), self._mutants(), self._distributions(), self._rows(), self._impostors())
         return "".join(f"{each}\n\n" for each in tables if each)
 
     def _bands(self) -> str:
@@ -113,15 +117,32 @@ class Trial:
 
     def _distributions(self) -> str:
         rows = []
-        for precision in Precision:
-            for engine in dict.fromkeys(each.engine for each in self.honest):
-                runs = [each for each in self.honest if (each.engine, each.precision) == (engine, precision)]
-                floors = [value for each in runs for value in each.floors]
-                if floors:
-                    points = [f"{value:.2f}" for value in np.quantile(floors, (0.5, 0.99, 1))]
-                    alarms = sum(len(each.alarms) for each in runs)
-                    rows.append((str(precision), engine, f"{len(floors):,}", *points, f"{K[precision]:g}", str(alarms)))
-        return as_table(("precision", "engine", "judgements", "median", "99 %", "largest", "K", "false alarms"), rows)
+        for size, precision, engine in product(SIZES, Precision, ENGINES):
+            runs = [
+                each for each in self.honest if (each.size, each.precision, each.engine) == (size, precision, engine)
+            ]
+            floors = [value for each in runs for value in each.floors]
+            if floors:
+                points = [f"{value:.2f}" for value in np.quantile(floors, (0.5, 0.99, 1))]
+                alarms = str(sum(len(each.alarms) for each in runs))
+                rows.append((size, str(precision), engine, f"{len(floors):,}", *points, f"{K[precision]:g}", alarms))
+        columns = ("size", "precision", "engine", "judgements", "median", "99 %", "largest", "K", "false alarms")
+        return as_table(columns, rows)
+
+    def _rows(self) -> str:
+        """Honest errors and TF32, both at f32, row by row of the matrix: what the bound has on either side."""
+        honest = [each for each in self.honest if each.precision == Precision.F32]
+        lowered = {each.family: f"{each.effect_in_floors:,.0f}" for each in self.mutants if each.name == TF32}
+        rows = []
+        for size, family in product(SIZES, families.ORDER):
+            mine = [each for each in honest if (each.size, each.family) == (size, family)]
+            if mine:
+                floors = [[value for each in mine if each.engine == name for value in each.floors] for name in ENGINES]
+                shown = [f"{np.median(each):.2f}, {max(each):.2f}" if each else "" for each in floors]
+                tf32 = lowered.get(family, "") if size == TINY else ""
+                rows.append((family, size, f"{sum(map(len, floors)):,}", *shown, tf32))
+        columns = [f"{name}: median, largest" for name in ENGINES]
+        return as_table(("family", "size", "judged at f32", *columns, "TF32"), rows) if rows else ""
 
     def _impostors(self) -> str:
         rows = [
@@ -151,7 +172,8 @@ def _rate(precision: str, band: str, hit: int, tried: int) -> dict[str, Any]:
 def _honest(judged: Judged) -> dict[str, Any]:
     """Without the single values, of which there are thousands."""
     return {
-        "family": judged.family, "engine": judged.engine, "precision": judged.precision, "weights": judged.weights,
+        "family": judged.family, "size": judged.size, "engine": judged.engine, "precision": judged.precision,
+        "weights": judged.weights,
         "judgements": len(judged.floors), "median": float(np.median(judged.floors)),
         "largest": _number(max(judged.floors)), "alarms": judged.alarms,
     }  # fmt: skip

@@ -74,6 +74,10 @@ class Answer:
             for name in self.expected
         )
 
+    def allowed(self, name: str, precision: Precision) -> float:
+        """The largest norm of an output's error with which it can pass."""
+        return self._yardstick(name, precision).allowed()
+
     def _yardstick(self, name: str, precision: Precision) -> Yardstick:
         if (name, precision) not in self._yardsticks:
             self._yardsticks[name, precision] = Yardstick(

@@ -70,6 +70,10 @@ class Yardstick:
         rows = self._rows.worst(error, f"row of {where}")
         return worst((rows, self._channels.worst(error.T, f"channel of {where}"))) if self._channels else rows
 
+    def allowed(self) -> float:
+        """The largest norm that the error of the whole output can have while every row is within its bound."""
+        return float(np.linalg.norm(self._rows.scale * self._rows.bounds))
+
 
 class _Groups:
     """Groups along the first axis; `exact` (G, n), `spread` (draws, G, n), of `members` independent values each."""

@@ -7,18 +7,21 @@ by looking at outputs once more, and by what the device could do at all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING
 
 from assay.errors import listed
 from assay.evidence.agreement import follows
-from assay.schema import Check, Evidence, Layer, Status
+from assay.schema import Check, Evidence, Layer, Status, Verdict
 
 if TYPE_CHECKING:
-    from assay.evidence.case import Case, Clock
+    import numpy as np
+
+    from assay.evidence.case import Answer, Arrays, Case, Clock
     from assay.measure.probes import Repeats
+    from assay.schema import Precision
 
 CONSEQUENCES: Mapping[str, Status] = {
     "sampled_error": Status.INACCURATE,
@@ -33,6 +36,11 @@ CONSEQUENCES: Mapping[str, Status] = {
     "peak": Status.MOCK,
     "traced_error": Status.UNPROVEN,
 }
+OWN = 0.5
+"""How far an output may be from the reference's for its own input, in distances from there to the reference's for the
+nearest other one. Whoever is nearer than half of the way is nearer to its own than to any other (triangle inequality),
+and of two equal outputs for two inputs one at least is not. An answer to another input is off by the whole distance,
+less what honest arithmetic may be off."""
 BUSY = 0.5
 """The least share of the claimed time for which some thread must have been on a core, or have waited for one. Whatever
 computes on the processor has one at every moment; what is missing to 1 is waking up."""
@@ -58,7 +66,7 @@ def judge(case: Case) -> Evidence:
         layer=Layer.TIMING,
         checks=(
             error_check("sampled_error", timed, case.precision),
-            follows("sampled_follows_inputs", [*case.timed, *case.sampled], "inputs of the timed loop", case.precision),
+            sampled_follow(case.timed, case.sampled, case.precision),
             *_covered(clock),
             _busy(clock, case.device.kind),
             _repeated(clock),
@@ -69,6 +77,61 @@ def judge(case: Case) -> Evidence:
             _traced(case),
         ),
     )
+
+
+def sampled_follow(timed: Sequence[Answer], sampled: Sequence[Answer], precision: Precision) -> Check:
+    """Whether every output of the timed loop that was kept is the answer to its own input.
+
+    That all change with their inputs is asked first, by their cosine: of a model that is wrong for every input, no more
+    can be. Distances are in units of the error with which an output can pass, so that outputs of all kinds count by
+    what they tell.
+
+    Args:
+        timed: calls with noise around the reference; what an error may be is known from them.
+        sampled: further calls of the same shapes, without noise.
+        precision: that of the bound.
+    """
+    import numpy as np
+
+    answers = [*timed, *sampled]
+    check = follows("sampled_follows_inputs", answers, "inputs of the timed loop", precision)
+    if check.verdict is not Verdict.PASSED:
+        return check
+    units = {name: max(answer.allowed(name, precision) for answer in timed) for name in timed[0].expected}
+    expected = [_vector(answer, answer.expected, units) for answer in answers]
+    errors = np.array([
+        np.linalg.norm(_vector(answer, answer.outputs, units) - exact)
+        for answer, exact in zip(answers, expected, strict=True)
+    ])  # fmt: skip
+    ways = np.array([
+        min(np.linalg.norm(other - exact) for other in expected if other is not exact) for exact in expected
+    ])  # fmt: skip
+    honest = np.sqrt(len(units))  # of vectors of which every output is within its bound
+    if min(errors) > honest:
+        return check
+    if min(ways) * OWN <= honest:
+        text = f"{check.text}; answers to different inputs are too close to tell more in {precision}"
+        return check.model_copy(update={"text": text})
+    value = float(max(errors / ways))
+    text = f"outputs of the timed loop are at most {value:.2g} of the way from their own input's answer to another's"
+    if value > OWN:
+        text = (
+            f"outputs do not follow the inputs of the timed loop: one is {value:.2g} times as far from its own input's "
+            f"answer as another's is"
+        )
+    return Check(name=check.name, value=value, bound=OWN, text=text)
+
+
+def _vector(answer: Answer, outputs: Arrays, units: Mapping[str, float]) -> np.ndarray:
+    """All outputs as one vector, each in its unit; what stands at padding is left out."""
+    import numpy as np
+
+    parts = []
+    for name, unit in units.items():
+        mask = answer.masks.get(name)
+        array = outputs[name].astype(np.float64)
+        parts.append((array if mask is None else np.where(mask[..., None], array, 0)).ravel() / unit)
+    return np.concatenate(parts)
 
 
 def _covered(clock: Clock) -> tuple[Check, Check]:

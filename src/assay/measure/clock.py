@@ -29,8 +29,8 @@ WARM_UP_SECONDS, LONGEST_WARM_UP = 0.1, 1.0
 """The least and the most time of warming up, whatever the windows say; two of them there always are."""
 CHECK_EVERY = 10
 KEPT, FEWEST = 8, 2
-"""Outputs of the timed loop that are kept. An answer that is given to half of the calls is twice or more among eight,
-but for 9 cells of 256. The fewest are kept where eight would take more than `ROOM`."""
+"""Outputs of the timed loop that are kept. Of a loop that computes half of its calls, all eight are such in one cell of
+256 at the most. The fewest are kept where eight would take more than `ROOM`."""
 ROOM = 2**24
 """Bytes of kept outputs: they count as the process's memory."""
 
