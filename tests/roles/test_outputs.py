@@ -37,3 +37,11 @@ def test_a_row_is_what_it_would_be_alone() -> None:
     np.testing.assert_array_equal(row(outputs, 2, pairwise=False), [[6, 7, 8]])
     np.testing.assert_array_equal(row(pairs, 2, pairwise=True), [[10]])
     np.testing.assert_array_equal(row(np.stack([pairs, -pairs]), 1, pairwise=True, first=1), [[[5]], [[-5]]])
+
+
+@pytest.mark.parametrize("answer", [np.empty((0,)), np.zeros((1, 3)), np.zeros((1, 1, 8))])
+@pytest.mark.parametrize("pairwise", [False, True])
+def test_a_row_that_an_answer_lacks_is_empty_and_thereby_missing_for_the_judge(
+    answer: np.ndarray, pairwise: bool
+) -> None:
+    assert row(answer, 36, pairwise=pairwise).size == 0

@@ -61,7 +61,7 @@ class Outputs:
 
 
 def row(array: np.ndarray, number: int, *, pairwise: bool, first: int = 0) -> np.ndarray:
-    """One row of an output, as if it had been alone in its batch.
+    """One row of an output, as if it had been alone in its batch; empty where an engine's answer has no such row.
 
     Args:
         array: (batch, ...), or where it is pairwise (batch, batch, ...).
@@ -69,8 +69,8 @@ def row(array: np.ndarray, number: int, *, pairwise: bool, first: int = 0) -> np
         pairwise: it has a column for each row as well.
         first: the axis of the rows, where others come before it.
     """
-    array = np.take(array, [number], axis=first)
-    return np.take(array, [number], axis=first + 1) if pairwise else array
+    places = (slice(None),) * first + (slice(number, number + 1),) * (1 + pairwise)
+    return array[places[: array.ndim]]
 
 
 class OutputsChanged(Exception):
