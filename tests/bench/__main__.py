@@ -84,7 +84,7 @@ def _prepared(
     os.environ |= role_environment()
     pairs = {(each.family, each.backend): each.size for each in wanted}
     found = {}
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=plan.quiet) as pool:
         for (family, backend), size in pairs.items():
             found[family, backend] = pool.submit(plan.prepare, family, backend, size, folder).result()
             progress(f"prepared {family} for {backend}")

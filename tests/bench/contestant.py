@@ -23,6 +23,7 @@ from assay.decoding import decode
 from assay.families.base import Family, accepted
 from assay.families.generation import GeneratingFamily
 from assay.measure.clock import uncollected
+from assay.roles.server import silence_telemetry
 from assay.schema import Precision, Workload
 from tests.bench import peers
 from tests.bench.setting import ASSAY, Setting
@@ -32,6 +33,7 @@ Call = Callable[[Tensors], Tensors]
 
 def main() -> None:
     """Open what the first line names, and answer until there are no more lines."""
+    silence_telemetry()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a runtime prints belongs to the log
     setting = Setting.from_json(json.loads(sys.stdin.readline()))
