@@ -90,6 +90,16 @@ def test_finding_an_entry_is_using_it() -> None:
     assert [each.path for each in cache.entries()] == [first, second]
 
 
+def test_an_entry_that_is_only_to_be_found_is_not_made() -> None:
+    first = kept("exports", 1)
+    with cache.only_finding("exports"):
+        assert cache.entry("exports", first.name, lambda _: pytest.fail("it is there"), lambda _: True) == first
+        with pytest.raises(cache.Missing):
+            kept("exports", 2)
+        kept("twins", 3)
+    kept("exports", 2)
+
+
 def test_a_damaged_entry_is_made_again() -> None:
     path = kept("exports", 1)
     (path / "weights").write_bytes(b"damaged")

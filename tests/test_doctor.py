@@ -12,7 +12,12 @@ from assay.errors import Unavailable, UsageError
 def install(monkeypatch: pytest.MonkeyPatch, **changes: object) -> None:
     """A backend named `odd`, and no other."""
     backend = SimpleNamespace(
-        name="odd", environment="odds", preload=("json.decoder",), builder_preload=(), devices=lambda: (DEVICE,)
+        name="odd",
+        environment="odds",
+        preload=("json.decoder",),
+        builder_preload=(),
+        export_preload=(),
+        devices=lambda: (DEVICE,),
     )
     vars(backend).update(changes)
     monkeypatch.setattr(backends, "names", lambda: ("odd",))

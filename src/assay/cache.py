@@ -54,6 +54,10 @@ class Entry:
         return {"kind": self.kind, "name": self.path.name, "size": self.size, "used": used}
 
 
+class Missing(Exception):
+    """An entry that was only to be found is not there."""
+
+
 class InUse(UsageError):
     """The cache cannot be pruned while a session is running."""
 
@@ -98,10 +102,25 @@ def entry(kind: Kind, name: str, build: Callable[[Path], None], whole: Callable[
     if folder.is_dir() and not whole(folder):
         _discard(folder)
     if not folder.is_dir():
+        if kind in _only_found:
+            raise Missing(folder)
         with published_folder(folder) as draft:
             build(draft)
         _touch(folder)
     return folder
+
+
+_only_found: set[Kind] = set()
+
+
+@contextmanager
+def only_finding(kind: Kind) -> Iterator[None]:
+    """In the block, in all threads, entries of that kind are found and not made: `Missing` is raised instead."""
+    _only_found.add(kind)
+    try:
+        yield
+    finally:
+        _only_found.discard(kind)
 
 
 def entries() -> list[Entry]:

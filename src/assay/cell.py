@@ -134,10 +134,13 @@ class CellRun:
             self._record["diagnosis"] = yield from self._diagnose(built, seed, run, twin, judged["suspect"])
 
     def _call(
-        self, role: str, preload: tuple[str, ...], content: Mapping[str, Any], name: str, *, alone: bool = False
-    ) -> Steps[Answer]:
+        self, role: str, preload: tuple[str, ...], content: Mapping[str, Any], name: str, *, alone: bool = False,
+        imports: tuple[str, ...] = (),
+    ) -> Steps[Answer]:  # fmt: skip
         """A role; one of a large model uses every core by itself."""
-        answer = yield Request(role, preload, content, self._folder / name, alone or self._large, self._on_phase)
+        answer = yield Request(
+            role, preload, content, self._folder / name, alone or self._large, self._on_phase, imports
+        )
         self._on_phase(role, "")
         self._phases.extend(answer.phases)
         self._seconds += answer.wall
@@ -145,15 +148,26 @@ class CellRun:
 
     def _build(self) -> Steps[dict[str, Any]]:
         model = self._plan.models.get(self._family.id)
-        request = {
+        request: dict[str, Any] = {
             "family": self._family.id,
             "size": self._plan.size,
             "backend": self._plan.backend.name,
             "precision": self._plan.precision,
             "model": {"path": str(model.path), "name": model.name, "revision": model.revision} if model else None,
         }
-        answer = yield from self._call("builder", self._torch_preload, request, "build")
-        built = answer.response
+        exporting = self._plan.backend.export_preload
+        # Where everything is in the cache, nobody waits for the imports of an exporter; beside a large model's, or with
+        # its weights to be read twice, they do not matter.
+        look = bool(exporting) and not self._large
+        built: dict[str, Any] = {}
+        if look:
+            built = (yield from self._call("builder", self._torch_preload, request | {"look": True}, "look")).response
+        if not built:
+            self._phases.clear()  # of having looked
+            request |= {"look": False}
+            built = (
+                yield from self._call("builder", self._torch_preload, request, "build", imports=exporting)
+            ).response
         self._record["checkpoint"] = CheckpointRef.model_validate(built["checkpoint"]["ref"])
         return built
 

@@ -61,7 +61,7 @@ def diagnose(name: str) -> Diagnosis:
         return Diagnosis(name, available=False, reason=str(error))
     except Unavailable as error:
         return Diagnosis(name, available=False, reason=error.reason, looked_for=error.looked_for)
-    missing = _missing((*backend.preload, *backend.builder_preload, *HARNESS))
+    missing = _missing((*backend.preload, *backend.builder_preload, *backend.export_preload, *HARNESS))
     return Diagnosis(
         name,
         available=True,

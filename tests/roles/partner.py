@@ -22,6 +22,8 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{request['other']} did not begin")
         time.sleep(0.01)
+    if request["then"] == "look for a module":
+        return {"imported": request["module"] in sys.modules}
     if request["then"] == "kill the server":
         os.kill(os.getppid(), signal.SIGKILL)
     if request["then"] == "leave a process behind":

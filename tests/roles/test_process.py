@@ -41,6 +41,19 @@ def test_a_server_runs_several_roles_at_once_and_tells_their_answers_apart(serve
 
 
 @linux
+def test_a_server_imports_what_a_request_names_once_and_for_all(servers: Servers, tmp_path: Path) -> None:
+    def imported(name: str, module: str, imports: tuple[str, ...] = ()) -> bool:
+        content = {"other": str(tmp_path / name), "then": "look for a module", "module": module}
+        request = Request(ROLE, PRELOAD, content, tmp_path / name, alone=False, imports=imports)
+        return bool(servers.call(request).finish().response["imported"])
+
+    assert not imported("before", "colorsys")
+    assert imported("then", "colorsys", ("colorsys",))
+    assert imported("after", "colorsys")
+    assert not imported("missing", "no_such_module", ("no_such_module",))
+
+
+@linux
 def test_a_server_that_ends_fails_all_that_it_runs_and_the_next_call_has_a_new_one(
     servers: Servers, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from assay.backends.base import Backend
 ORDER = ("cpu", "cuda", "openvino", "onnxruntime")
 """The order of the columns; backends of other packages follow, by name."""
 
-_HELPERS = frozenset({"base", "torch_eager", "onnx_decoding", "onnx_export", "onnx_stages"})
+_HELPERS = frozenset({"base", "torch_eager", "onnx_decoding", "onnx_export", "onnx_preload", "onnx_stages"})
 
 
 def names() -> tuple[str, ...]:

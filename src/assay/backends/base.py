@@ -139,6 +139,7 @@ class Backend(ABC):
         environment: its file in `envs/`, without the suffix.
         preload: what the runner's server imports ahead; one that names torch shares the builder's server.
         builder_preload: what the builder's server imports ahead, beside torch and transformers.
+        export_preload: what it imports besides as soon as something has to be exported.
         libraries: file-name prefixes of the compute libraries that may be mapped in its runner.
         packages: the distributions whose versions a report records.
         builder_memory, runner_memory: what these roles need at their peak, bytes for each parameter; 4 are the weights
@@ -150,6 +151,7 @@ class Backend(ABC):
     environment: ClassVar[str]
     preload: ClassVar[tuple[str, ...]]
     builder_preload: ClassVar[tuple[str, ...]] = ()
+    export_preload: ClassVar[tuple[str, ...]] = ()
     libraries: ClassVar[tuple[str, ...]]
     packages: ClassVar[tuple[str, ...]]
     builder_memory: ClassVar[float] = 4

@@ -40,7 +40,8 @@ _PACKAGES = ("torch", "transformers", "onnx", "onnxscript")
 class OnnxBackend(Backend):
     """A column that runs the shared export."""
 
-    builder_preload = ("transformers.exporters.exporter_onnx",)
+    builder_preload = ("onnx_ir",)
+    export_preload = ("assay.backends.onnx_preload",)
     builder_memory = 12
     """The module, the traced program and the tensors being written; 12.3 for BERT, 14.7 for MiniLM."""
     exports = 2

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from assay import backends, checkpoints, families
+from assay import backends, cache, checkpoints, families
 from assay.backends.base import Artifact
 from assay.checkpoints import Checkpoint, Source
 from assay.roles.phases import PhaseLog
@@ -17,12 +18,13 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Build.
 
     Args:
-        request: `family`, `size`, `backend`, `precision`, and `model`, a user's `Source` or None.
+        request: `family`, `size`, `backend`, `precision`, `model`, a user's `Source` or None, and `look`: export
+            nothing, only find what the cache has.
         folder: this role's folder.
 
     Returns:
         `checkpoint` and `twin`, each with its reference, path and artifact, and `config`: the path of their
-        configuration as the family describes it.
+        configuration as the family describes it. Of a look that found something missing, nothing.
     """
     phase = PhaseLog(folder / "phases.jsonl")
     backend = backends.load(request["backend"])
@@ -37,10 +39,14 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         twin = checkpoints.twin(checkpoint)
         config = folder / "config.json"
         config.write_text(json.dumps(families.load(checkpoint.family).describe(checkpoint.path)), encoding="utf-8")
-    with phase("export"):
-        artifact = backend.build(checkpoint, precision=precision)
-    with phase("export twin"):
-        twin_artifact = backend.build_twin(checkpoint, twin, precision=precision)
+    try:
+        with cache.only_finding("exports") if request["look"] else nullcontext():
+            with phase("export"):
+                artifact = backend.build(checkpoint, precision=precision)
+            with phase("export twin"):
+                twin_artifact = backend.build_twin(checkpoint, twin, precision=precision)
+    except cache.Missing:
+        return {}
     return {
         "checkpoint": _described(checkpoint, artifact),
         "twin": _described(twin, twin_artifact),

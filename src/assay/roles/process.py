@@ -53,6 +53,7 @@ class Request:
         content: what the role is told, JSON.
         folder: the role's own, new.
         alone: nothing may run beside it: it is timed, or takes the whole machine.
+        imports: what its server imports now, if it has not yet.
     """
 
     role: str
@@ -61,6 +62,7 @@ class Request:
     folder: Path
     alone: bool
     on_phase: OnPhase = field(default=lambda *_: None)
+    imports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Servers:
         server = self.start(request.preload)
         with suppress(ServerGone):  # the call will say so
             server.wait()
-            server.send({"role": request.role, "folder": str(request.folder)})
+            server.send({"role": request.role, "folder": str(request.folder), "imports": request.imports})
         return Call(server, request, self.limit)
 
     def start(self, preload: tuple[str, ...]) -> Server:
@@ -181,7 +183,7 @@ class Server:
             raise self.gone
         return self._ready
 
-    def send(self, record: Mapping[str, str]) -> None:
+    def send(self, record: Mapping[str, object]) -> None:
         """Ask for a role.
 
         Raises:

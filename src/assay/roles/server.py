@@ -1,8 +1,8 @@
 """A role server: imports once, executes nothing, forks one process for every role that it is asked for.
 
-`python -m assay.roles.server MODULE...` answers JSON lines. A request names a role and its folder; the answers are
-`{"ready": ...}`, then for each request `{"folder": ..., "pid": ...}` and, when that process has ended,
-`{"folder": ..., "status": ..., "cpu": ...}`. Requests that come before that run beside it.
+`python -m assay.roles.server MODULE...` answers JSON lines. A request names a role, its folder, and what else is to be
+imported before; the answers are `{"ready": ...}`, then for each request `{"folder": ..., "pid": ...}` and, when that
+process has ended, `{"folder": ..., "status": ..., "cpu": ...}`. Requests that come before that run beside it.
 
 A fork after a threaded operation hangs, so the server only imports; where an import left a thread
 behind, or the system cannot fork safely, each role gets a fresh process instead.
@@ -21,7 +21,7 @@ import subprocess
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -46,20 +46,27 @@ def main(preload: list[str]) -> None:
     # Prints of imported libraries must not reach the pipe that carries the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    _import(preload)
+    _answer(answers, {"ready": True, "forks": _forks()})
+    _serve(answers)
+
+
+def _import(modules: Sequence[str]) -> None:
     gc.disable()  # imports leave little to collect, and looking for it takes a tenth of their time
-    for module in preload:
+    for module in modules:
         importlib.import_module(module)
     _hide_progress_bars()
     # What is frozen no collection visits, in no child: visiting writes into every object's page, which copies it.
     gc.collect()
     gc.freeze()
     gc.enable()
-    forks = sys.platform == "linux" and _threads() == 1
-    _answer(answers, {"ready": True, "forks": forks})
-    _serve(answers, _fork if forks else _spawn)
 
 
-def _serve(answers: IO[str], start: Callable[[dict[str, str]], int]) -> None:
+def _forks() -> bool:
+    return sys.platform == "linux" and _threads() == 1
+
+
+def _serve(answers: IO[str]) -> None:
     """Start what is asked for and tell what has ended, until standard input ends."""
     running: dict[int, str] = {}
     unread = b""
@@ -80,7 +87,10 @@ def _serve(answers: IO[str], start: Callable[[dict[str, str]], int]) -> None:
                 *lines, unread = (unread + chunk).split(b"\n")
                 for line in lines:
                     request = json.loads(line)
-                    pid = start(request)
+                    if fresh := [module for module in request["imports"] if module not in sys.modules]:
+                        with suppress(ImportError):  # the role that needs it will say so
+                            _import(fresh)
+                    pid = _fork(request) if _forks() else _spawn(request)
                     running[pid] = request["folder"]
                     _answer(answers, {"folder": request["folder"], "pid": pid})
 
