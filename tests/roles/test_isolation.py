@@ -23,7 +23,9 @@ def run_roles(backend_name: str, folder: Path) -> Answer:
     backend = backends.load(backend_name)
     request: dict[str, Any] = {"family": "bert", "size": "tiny", "backend": backend_name, "precision": "f32"}
     with Servers(limit=300) as servers:
-        build = Request("builder", ("torch", "transformers"), request | {"model": None}, folder / "build", alone=True)
+        build = Request(
+            "builder", ("torch", "transformers"), request | {"model": None, "look": False}, folder / "build", alone=True
+        )
         built = servers.call(build).finish().response["checkpoint"]
         run = {
             "backend": backend_name, "artifact": built["artifact"], "device": asdict(backend.devices()[0]),

@@ -10,6 +10,7 @@ import importlib.util
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -84,10 +85,10 @@ def load() -> float | None:
 def frequency() -> float | None:
     """Hz of the processor now, where the system tells."""
     try:
-        told = psutil.cpu_freq()
+        told: Any = psutil.cpu_freq()  # None where the system hides it, which its stubs do not say
     except (OSError, NotImplementedError, RuntimeError):
         return None
-    return 1e6 * told.current if told and told.current else None
+    return 1e6 * told.current if told else None
 
 
 def _sustained(make: Product) -> float:
