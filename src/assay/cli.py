@@ -366,7 +366,8 @@ def _cache(arguments: argparse.Namespace) -> int:
 
 
 def _schema(arguments: argparse.Namespace) -> int:
-    from assay.schema import KnownFailures, Matrix, Record, SessionReport
+    from assay.records import Record
+    from assay.schema import KnownFailures, Matrix, SessionReport
 
     records: dict[str, type[Record]] = {"session": SessionReport, "matrix": Matrix, "expected": KnownFailures}
     if arguments.record not in records:
