@@ -19,7 +19,8 @@ import numpy as np
 from scipy.stats import mannwhitneyu
 
 from assay.compare import Side, compare
-from assay.merge import merge, read
+from assay.merge import merge
+from assay.report_files import read
 from assay.schema import Cell, SessionReport
 
 Pair = tuple[Sequence[SessionReport], Sequence[SessionReport]]

@@ -21,7 +21,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
-from assay import backends, cli, export, families
+from assay import backends, cli, export, families, report_files
 from assay import merge as merging
 from assay.report import markdown, page, terminal
 from assay.schema import Cell
@@ -81,7 +81,7 @@ def steps(source: Path, target: Path) -> dict[str, float]:
         found[name] = time.process_time() - started
         return made
 
-    reports, _ = timed("read", lambda: merging.read([source]))
+    reports, _ = timed("read", lambda: report_files.read([source]))
     matrix = timed("merge", lambda: merging.merge(reports, families.names(), backends.names()))
     timed("matrix.json", lambda: matrix.model_dump_json(indent=1))
     timed("STATUS.md", lambda: markdown.render(matrix))

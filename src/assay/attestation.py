@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from assay import merge, signing
+from assay import report_files, signing
 from assay.errors import UsageError, counted
 from assay.files import write_atomically
 from assay.records import Record
@@ -50,7 +50,7 @@ def attest(source: Path, folder: Path, selection: Selection, key: Path | None) -
     Raises:
         UsageError: the matrix or the key cannot be read, no cell can be attested, the folder cannot be written to.
     """
-    matrix = selection.of(merge.read_matrix(source))
+    matrix = selection.of(report_files.read_matrix(source))
     private = signing.private_key(key) if key else None
     cells = [cell for cell in matrix.cells if not unattestable(cell)]
     why = Counter(why for cell in matrix.cells if (why := unattestable(cell)))

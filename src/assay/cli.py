@@ -187,7 +187,7 @@ def _writable(folder: Path) -> None:
 
 
 def _merge(arguments: argparse.Namespace) -> int:
-    from assay import backends, compare, expect, export, families
+    from assay import backends, compare, expect, export, families, report_files
     from assay import merge as merging
     from assay.files import write_atomically
     from assay.report import markdown, page, terminal
@@ -199,7 +199,7 @@ def _merge(arguments: argparse.Namespace) -> int:
     base = arguments.baseline
     threshold = _threshold(arguments.threshold)
     baseline = page.Baseline(base.name, compare.read(base), threshold) if base else None
-    reports, problems = merging.read(arguments.paths)
+    reports, problems = report_files.read(arguments.paths)
     for problem in problems:
         print(f"assay: skipped {problem}", file=sys.stderr)
     if not any(report.cells for report in reports):
@@ -294,9 +294,9 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from assay.merge import read_matrix
     from assay.report.selection import LATENCY, Selection
     from assay.report.terminal import print_matrix
+    from assay.report_files import read_matrix
 
     selection = Selection(
         _names(arguments.family), _names(arguments.backend), arguments.metric or LATENCY, arguments.sort
@@ -315,8 +315,8 @@ def _names(options: Sequence[str]) -> list[str]:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from assay.merge import read_matrix
     from assay.report import explain
+    from assay.report_files import read_matrix
 
     cells = explain.find(read_matrix(arguments.matrix), arguments.family, arguments.backend)
     if arguments.json:

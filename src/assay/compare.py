@@ -14,6 +14,7 @@ from statistics import median
 from typing import Literal
 
 from assay import merge as merging
+from assay import report_files
 from assay.errors import UsageError
 from assay.files import write_atomically
 from assay.measure.significance import holm, p_value, spread
@@ -154,10 +155,10 @@ def read(path: Path) -> Side:
     """
     if not path.exists():
         raise UsageError(f"{path}: no such file or folder")
-    if path.is_file() and merging.is_matrix(path):
-        matrix, asked = merging.read_matrix(path), None
+    if path.is_file() and report_files.is_matrix(path):
+        matrix, asked = report_files.read_matrix(path), None
     else:
-        reports, problems = merging.read([path])
+        reports, problems = report_files.read([path])
         if problems:
             raise UsageError(str(problems[0]))
         matrix = merging.merge(reports, (), ())

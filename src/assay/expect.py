@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from assay import merge as merging
+from assay import report_files
 from assay.errors import UsageError
 from assay.report import units
 from assay.schema import OWN, Cell, KnownFailure, KnownFailures, Matrix, Status
@@ -20,8 +21,8 @@ def read(path: Path) -> tuple[KnownFailure, ...]:
     if not path.exists():
         raise UsageError(f"{path}: no such file; `assay expect --output {path}` writes it")
     try:
-        return merging.load(path, KnownFailures).known_failures
-    except merging.Unreadable as error:
+        return report_files.load(path, KnownFailures).known_failures
+    except report_files.Unreadable as error:
         raise UsageError(f"{path}: {error}") from error
 
 
@@ -41,9 +42,9 @@ def measured(paths: Sequence[Path]) -> tuple[Cell, ...]:
 
 
 def _matrix(paths: Sequence[Path]) -> Matrix:
-    if len(paths) == 1 and merging.is_matrix(paths[0]):
-        return merging.read_matrix(paths[0])
-    reports, problems = merging.read(paths)
+    if len(paths) == 1 and report_files.is_matrix(paths[0]):
+        return report_files.read_matrix(paths[0])
+    reports, problems = report_files.read(paths)
     if problems:
         raise UsageError(str(problems[0]))
     return merging.merge(reports, (), ())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from assay.errors import UsageError, unknown
 from assay.files import write_atomically
-from assay.merge import read_matrix
+from assay.report_files import read_matrix
 from assay.schema import Matrix
 
 FORMATS: Mapping[str, str] = {

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import UsageError
-from assay.merge import Unreadable, load
 from assay.plan import Plan
+from assay.report_files import Unreadable, load
 from assay.schema import OWN, Cell, Precision, SessionReport, Verdict
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assay import attestation, merge, signing
+from assay import attestation, signing
 from assay.attestation import EVIDENCE, PREDICATE, RESULTS, STATEMENT
 from assay.errors import UsageError, counted
 from assay.report import grid, units
@@ -139,8 +139,8 @@ def _content(found: Mapping[str, Any]) -> bytes:
 
 def _cell(content: bytes) -> MatrixCell:
     try:
-        matrix = merge.parse(_loads(content), Matrix)
-    except merge.Unreadable as error:
+        matrix = report_files.parse(_loads(content), Matrix)
+    except report_files.Unreadable as error:
         raise Refused(f"{EVIDENCE}: {error}") from error
     if len(matrix.cells) != 1:
         raise Refused(f"{EVIDENCE}: holds {len(matrix.cells)} cells, not one")
