@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assay import attestation, signing
+from assay import attestation, report_files, signing
 from assay.attestation import EVIDENCE, PREDICATE, RESULTS, STATEMENT
 from assay.errors import UsageError, counted
 from assay.report import grid, units
