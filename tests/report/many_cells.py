@@ -21,6 +21,10 @@ from tests import strategies as make
 
 SAMPLES = {"preprocessing_time": 10, "time_to_first_token": 6}
 """As few as are taken of these."""
+MEMORY = (
+    "peak_memory", "load_peak_memory", "compile_peak_memory", "inference_peak_memory", "unique_memory",
+    "proportional_memory", "mapped_weights",
+)  # fmt: skip
 SHARES = ("model_flops_utilization", "model_bandwidth_utilization")
 BATCHES = ("throughput_batch", "knee_batch")
 BACKENDS = ("cpu", "cuda", "openvino", "onnxruntime")
@@ -74,11 +78,14 @@ def rich(rng: random.Random, family: str, backend: str, model: str) -> Cell:
     """A cell with everything that a run records."""
     generates = family in GENERATING
     series = ("latency", "preprocessing_time", *(("time_to_first_token", "time_per_output_token") if generates else ()))
-    single = ("load_time", "compile_time", "export_time", "first_inference_time", "peak_memory", "unique_memory")
+    single = (
+        "load_time", "compile_time", "export_time", "first_inference_time", "harness_time", *MEMORY, "operations",
+        *(("bytes_per_step",) if generates else ()),
+    )  # fmt: skip
     rates = ("sentences_per_second", *(("decode_tokens_per_second", "prefill_tokens_per_second") if generates else ()))
     middle = {name: rng.lognormvariate(-6, 1) for name in series}
-    metrics = {name: Metric(value=rng.lognormvariate(0, 2), unit="s") for name in single[:4]}
-    metrics |= {name: Metric(value=rng.randrange(2**26, 2**29), unit="B") for name in single[4:]}
+    metrics = {name: Metric(value=rng.lognormvariate(0, 2), unit="s") for name in single[:5]}
+    metrics |= {name: Metric(value=rng.randrange(2**26, 2**29), unit="B") for name in single[5:]}
     metrics |= {name: _metric(rng, value, "s", "lower") for name, value in middle.items()}
     metrics |= {name: _metric(rng, rng.lognormvariate(6, 1), "tokens/s", "higher") for name in rates}
     metrics |= {name: _metric(rng, rng.lognormvariate(4, 1), "% of peak", "higher") for name in SHARES[: 1 + generates]}

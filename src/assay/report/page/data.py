@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,6 +43,8 @@ EVIDENCE = LISTS | {
     "diagnosis", "transcript", "against", "curves",
 }  # fmt: skip
 """Keys of a cell that only its evidence shows."""
+_BESIDE = re.compile(r"^relative error [^,]+, bound [^,]+, ")
+"""What the sentence of an error begins with, and the page shows beside it as numbers."""
 _NANOSECOND, _LARGE = 1e-9, 1e15
 
 
@@ -168,7 +171,7 @@ class Packer:
         return {
             "checks": self.checks.place(kinds),
             "numbers": [rounded(number) for _, check in made for number in (check.value, check.bound)],
-            "sentences": [check.text for _, check in made],
+            "sentences": [_BESIDE.sub("", check.text, count=1) for _, check in made],
         }
 
     def _metrics(self, metrics: Mapping[str, Metric]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ const ROWS_AT_FIRST = 30;
 const COMMON = ["latency", "throughput", "model_flops_utilization", "model_bandwidth_utilization", "peak_memory", "unique_memory", "preprocessing_time", "first_inference_time", "load_time", "compile_time", "export_time"];
 
 // And what explains the others, last.
-const BACKGROUND = ["throughput_batch", "knee_batch", "operations", "bytes_per_step", "harness_time"];
+const BACKGROUND = ["load_peak_memory", "compile_peak_memory", "inference_peak_memory", "proportional_memory", "mapped_weights", "throughput_batch", "knee_batch", "operations", "bytes_per_step", "harness_time"];
 
 function drawFigures(place, cells, indices, heading, own) {
   const columns = [...new Set(indices.map((index) => cells.at(index).backend))].sort((a, b) => cells.columns.indexOf(a) - cells.columns.indexOf(b));
