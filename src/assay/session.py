@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -97,8 +98,9 @@ def _run(plan: Plan, places: Sequence[Place], device: Device, writer: _Writer, p
     installation, precisions = Installation(), list(dict.fromkeys(place.precision for place in places))
     with tempfile.TemporaryDirectory(prefix="assay-") as folder, Servers(plan.timeout) as servers:
 
-        def probe(name: str) -> MachinePeak | None:
-            peak = _peak(plan, precisions, device, servers, Path(folder) / name, partial(progress.phase, "machine"))
+        def probe(name: str, before: MachinePeak | None = None) -> MachinePeak | None:
+            wanted = _wanted(device, precisions, before)
+            peak = _peak(plan, wanted, device, servers, Path(folder) / name, partial(progress.phase, "machine"))
             if peak:
                 writer.write(peaks=(*writer.report.peaks, peak))
             return peak
@@ -116,15 +118,26 @@ def _run(plan: Plan, places: Sequence[Place], device: Device, writer: _Writer, p
         )  # fmt: skip
         for cell in Schedule(servers, width()).run(cells):
             writer.record(cell)
-        probe("after")
+        if before:
+            probe("after", before)
+
+
+def _wanted(device: Device, precisions: Sequence[Precision], before: MachinePeak | None) -> dict[str, Any]:
+    """What the probe is asked for: all ways at first, then those that were the best."""
+    return {
+        "device": asdict(device),
+        "products": {
+            each: before.products[each].by if before and each in before.products else None for each in precisions
+        },
+        "bandwidth": before.bandwidth.by if before else None,
+    }
 
 
 def _peak(
-    plan: Plan, precisions: Sequence[Precision], device: Device, servers: Servers, folder: Path, on_phase: OnPhase
+    plan: Plan, wanted: Mapping[str, Any], device: Device, servers: Servers, folder: Path, on_phase: OnPhase
 ) -> MachinePeak | None:
     """What the machine sustains while nothing else of the session runs; None where that cannot be told."""
-    content = {"device": asdict(device), "precisions": list(precisions)}
-    request = Request("peak", preloads(plan)[0], content, folder, alone=True, on_phase=on_phase)
+    request = Request("peak", preloads(plan)[0], wanted, folder, alone=True, on_phase=on_phase)
     try:
         for server in [servers.start(preload) for preload in preloads(plan)]:
             server.wait()  # imports take cores too
@@ -135,8 +148,8 @@ def _peak(
         on_phase("peak", "")
     return MachinePeak(
         at=now(),
-        products={each: best(tried) for each, tried in found["products"].items()},
-        make={each: most for each in precisions if (most := make_peak(device, each))},
+        products={each: best(tried) for each, tried in found["products"].items() if tried},
+        make={Precision(each): most for each in wanted["products"] if (most := make_peak(device, Precision(each)))},
         bandwidth=best(found["bandwidth"]),
         load=load(),
         frequency=frequency(),

@@ -48,7 +48,7 @@ def grown(
 
 
 def test_a_batch_doubles_until_throughput_gains_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = Engine(monkeypatch, fixed=2e-3, each=1e-4, limit=32)
+    engine = Engine(monkeypatch, fixed=1e-3, each=5e-5, limit=32)
     points, growth, outputs = grown(engine)
     assert [point.workload.batch for point in points] == [2, 4, 8, 16, 32, 64]
     assert growth.batch == 64

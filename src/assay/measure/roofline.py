@@ -19,12 +19,12 @@ from assay.devices import Device
 from assay.machine import threads
 from assay.schema import MachinePeak, Precision, Rate
 
-SIZES = (512, 1024, 2048, 4096, 8192)
+SIZES = (1024, 2048, 4096, 8192)
 """Rows and columns of the matrices, up to the first whose product takes long enough."""
-LONG = 0.02
+LONG = 0.01
 """Seconds that a product takes at the least, so that starting it is no part of its time."""
 TRIES = 5
-CACHES, ROOM = 4, 2**28
+CACHES, ROOM = 4, 2**26
 """Arrays are so many times as large as the caches, as STREAM asks (McCalpin, 1995), and so many bytes at the least."""
 APART = 1.15
 """Times by which two peaks of one session may differ. On a quiet machine the best of five tries repeats within this."""
@@ -34,14 +34,14 @@ Product = Callable[[int], Callable[[], object]]
 """Makes a call that multiplies two square matrices of that size."""
 
 
-def products(device: Device, precision: Precision) -> Measured:
-    """FLOP/s of a matrix product by what computes it; empty where nothing here does in that precision."""
+def products(device: Device, precision: Precision, only: str | None = None) -> Measured:
+    """FLOP/s of a matrix product by what computes it, or by one of them `only`."""
     ways = _cuda_products(device, precision) if device.kind == "cuda" else _cpu_products(precision)
-    return {name: _sustained(make) for name, make in ways}
+    return {name: _sustained(make) for name, make in ways if only in (None, name)}
 
 
-def bandwidth(device: Device) -> Measured:
-    """Bytes/s of reading, and of copying, where a byte that is read and written counts twice."""
+def bandwidth(device: Device, only: str | None = None) -> Measured:
+    """Bytes/s of reading, and of copying, where what is read and written counts twice; or of one of them `only`."""
     import torch
 
     place = f"cuda:{device.index}" if device.kind == "cuda" else "cpu"
@@ -55,7 +55,9 @@ def bandwidth(device: Device) -> Measured:
         "copy": (2, lambda: target.copy_(source)),
     }
     wait = torch.cuda.synchronize if device.kind == "cuda" else _nothing
-    return {name: times * source.nbytes / _best(call, wait) for name, (times, call) in ways.items()}
+    return {
+        name: times * source.nbytes / _best(call, wait) for name, (times, call) in ways.items() if only in (None, name)
+    }
 
 
 def best(tried: Mapping[str, float]) -> Rate:

@@ -25,12 +25,14 @@ Tensors = Mapping[str, np.ndarray]
 
 GAIN = 1.05
 """A batch twice as large that has not this much more throughput is the last one: batches beyond it only wait longer."""
-LEAST, MOST = 3, 30
+LEAST, MOST = 3, 10
 """Timed calls of one workload, beside one that warms up: a runtime may compile for a new shape."""
-SECONDS = 0.1
+SECONDS = 0.05
 """Of one workload, where they are enough for the fewest samples that tell an interval."""
 BUDGET = 5.0
 """Seconds after which a sweep ends with the workload that it is at."""
+WIDEST = 64
+"""Sequences beyond which no batch of a decoder grows."""
 LARGEST = 2**28
 """Bytes of inputs and outputs beyond which no batch grows."""
 
@@ -126,7 +128,7 @@ def decoded_batches(sequence: Callable[[Workload, int], Decoded], workload: Work
     points: list[Point] = []
     batch, best, started = 1, 1 / single, time.perf_counter()
     with uncollected():
-        while time.perf_counter() - started < BUDGET and batch < MOST:
+        while time.perf_counter() - started < BUDGET and batch < WIDEST:
             batch *= 2
             larger = workload.model_copy(update={"batch": batch})
             sequence(larger.model_copy(update={"new_tokens": 1}), 0)

@@ -15,7 +15,8 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Measure.
 
     Args:
-        request: `device`, `precisions`.
+        request: `device`, `products` (by precision which way to take, null for all that there are) and `bandwidth`
+            (likewise).
         folder: this role's folder.
 
     Returns:
@@ -23,6 +24,8 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     """
     phase, device = PhaseLog(folder / "phases.jsonl"), Device(**request["device"])
     with phase("matrix product"):
-        products = {each: roofline.products(device, Precision(each)) for each in request["precisions"]}
+        products = {
+            each: roofline.products(device, Precision(each), only) for each, only in request["products"].items()
+        }
     with phase("memory bandwidth"):
-        return {"products": products, "bandwidth": roofline.bandwidth(device)}
+        return {"products": products, "bandwidth": roofline.bandwidth(device, request["bandwidth"])}
