@@ -407,4 +407,4 @@ def test_the_live_line_shows_role_phase_and_time_of_what_runs(monkeypatch: pytes
 
 def test_the_line_of_a_cell_without_a_number_gives_its_reason() -> None:
     cell = make.cell(evidence=make.evidence({(Layer.AGREEMENT, "error"): None}), metrics={}, seconds=None)
-    assert summary(cell).plain == "? UNPROVEN bert on cpu: agreement not judged: error was looked at"
+    assert summary(cell).plain == "? UNPROVEN bert on cpu, f32: agreement not judged: error was looked at"

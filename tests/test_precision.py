@@ -57,7 +57,9 @@ def test_a_merge_has_nothing_to_warn_about(reports: Path, tmp_path: Path, capsys
     assert main(["merge", str(reports / "sessions"), "--output", str(tmp_path)]) == 0
     capsys.readouterr()
     matrix = Matrix.model_validate_json((tmp_path / "matrix.json").read_text(encoding="utf-8"))
-    assert matrix.warnings == () and matrix.superseded == ()
+    # That somebody else used the machine meanwhile is true of the machine, not of the precisions.
+    assert [each for each in matrix.warnings if "the machine was disturbed" not in each] == []
+    assert matrix.superseded == ()
     ran = [cell for cell in matrix.cells if cell.session]
     assert [(cell.precision, cell.status) for cell in ran] == [(each, Status.REAL) for each in Precision]
 

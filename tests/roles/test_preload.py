@@ -43,7 +43,7 @@ def imported(preload: tuple[str, ...], folder: Path) -> list[str]:
 
 
 def test_a_runner_imports_nothing_more_when_it_makes_its_inputs(tmp_path: Path) -> None:
-    plan = make_plan(backend="onnxruntime", families=FAMILIES, precision="f32")
+    plan = make_plan(backend="onnxruntime", families=FAMILIES, precisions=("f32",))
     _, runner = preloads(plan)
     assert not {"torch", "transformers"} & set(runner)
     assert imported(runner, tmp_path) == []
