@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from assay.families.base import Family, Tensors
+from assay.families.buckets import look_up_buckets
 from assay.families.generation import KEEP, GeneratingFamily
 from assay.families.module import load_pretrained
 from assay.families.steps import ExportedSource, ExportedStep
@@ -41,13 +42,24 @@ def graphs(family: Family, directory: Path, sample: Tensors) -> dict[str, Graph]
     """
     tensors = {name: torch.from_numpy(sample[name]) for name in family.dynamic if name in sample}
     if not isinstance(family, GeneratingFamily):
-        return {"model": Graph(family.load(directory), tensors, {name: family.dynamic[name] for name in tensors})}
+        return {"model": _whole(family.load(directory), tensors, {name: family.dynamic[name] for name in tensors})}
     model = load_pretrained(family, directory)
+    look_up_buckets(model)
     if family.graph == "decoder":
         return {"model": _decoder(family, model, tensors)}
     source = {name: tensor for name, tensor in tensors.items() if name != family.target}
     encoder = Graph(ExportedSource(model), source, {name: family.dynamic[name] for name in source})
     return {"encoder": encoder, "model": _decoder(family, model, tensors, encoder)}
+
+
+def _whole(
+    module: torch.nn.Module, sample: Mapping[str, torch.Tensor], dynamic: Mapping[str, Mapping[int, str]]
+) -> Graph:
+    """One forward pass."""
+    if look_up_buckets(module):
+        with torch.no_grad():
+            module(**sample)
+    return Graph(module, sample, dynamic)
 
 
 def _decoder(
