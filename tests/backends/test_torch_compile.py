@@ -18,13 +18,15 @@ import torch._dynamo
 from assay import backends, cache
 from assay.backends import torch_compile
 from assay.backends.base import Operation
-from assay.backends.torch_compile import COMPILED, CompiledEngine, keep_kernels, kept
+from assay.backends.torch_compile import COMPILED, CompiledEngine, executed, kept, prepare
 from assay.devices import cpu_device
 from assay.errors import Unavailable
 from assay.evidence import placement
 from assay.measure.processes import Usage
 from assay.schema import Check, Precision, Verdict
 
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+"""Of torch itself, which inductor imports."""
 compiler = pytest.mark.skipif(
     shutil.which(os.environ.get("CXX") or "g++") is None, reason="no C++ compiler for torch.compile"
 )
@@ -116,10 +118,11 @@ def test_on_cuda_it_needs_the_device_first(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_what_it_compiled_is_an_entry_of_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ASSAY_CACHE", str(tmp_path))
-    assert kept() == kept()
-    (kept() / "kernel").write_bytes(bytes(1000))
+    folder = kept()
+    (folder / "kernel").write_bytes(bytes(1000))
+    assert kept() == folder
     (entry,) = cache.entries()
-    assert (entry.kind, entry.path) == ("compiled", kept()) and entry.size > 1000
+    assert (entry.kind, entry.path) == ("compiled", folder) and entry.size > 1000
     assert cache.clear() == [entry]
 
 
@@ -127,27 +130,26 @@ def test_what_it_compiled_is_an_entry_of_the_cache(monkeypatch: pytest.MonkeyPat
 
 
 def test_what_dynamo_cannot_follow_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch._dynamo.config, "suppress_errors", True)  # as an environment variable may have it
     monkeypatch.setattr(torch_compile, "COMPILED", EAGER)
-    with pytest.raises(torch._dynamo.exc.Unsupported):
+    # As an environment variable may have it.
+    with torch._dynamo.config.patch(suppress_errors=True), pytest.raises(torch._dynamo.exc.Unsupported):
         CompiledEngine(Broken(), "cpu").run(batch(3))
 
 
 def test_compiling_again_and_again_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch._dynamo.config, "suppress_errors", True)
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
     monkeypatch.setattr(torch_compile, "COMPILED", EAGER)
-    engine = CompiledEngine(Block(), "cpu")
-    engine.run(batch(1))
-    with pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit):
-        engine.run(batch(3))
+    with torch._dynamo.config.patch(suppress_errors=True, recompile_limit=1):
+        engine = CompiledEngine(Block(), "cpu")
+        engine.run(batch(1))
+        with pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit):
+            engine.run(batch(3))
 
 
 def test_an_engine_that_compiled_nothing_runs_elsewhere_than_its_column_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_compile, "COMPILED", EAGER)
     found = check(traced(Block()), "elsewhere")
     assert found.verdict is Verdict.FAILED and found.value == 1.0
-    assert "aten::linear on cpu, in eager code" in found.text
+    assert "aten::gelu on cpu, in eager code" in found.text
 
 
 # The trace
@@ -160,7 +162,7 @@ def test_an_engine_that_compiled_nothing_runs_elsewhere_than_its_column_says(mon
 def test_a_trace_shows_kernels_that_inductor_wrote_and_their_precision(
     dtype: torch.dtype, precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep_kernels()
+    prepare()
     operations = traced(Block(dtype))
     written = [each for each in operations if each.name.startswith("graph_")]
     products = [each for each in operations if each.compute]
@@ -175,7 +177,7 @@ def test_a_trace_shows_kernels_that_inductor_wrote_and_their_precision(
 
 @compiler
 def test_a_part_that_is_left_to_eager_code_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    keep_kernels()
+    prepare()
     monkeypatch.setattr(torch_compile, "COMPILED", COMPILED | {"fullgraph": False})
 
     class Half(Block):
@@ -186,3 +188,29 @@ def test_a_part_that_is_left_to_eager_code_is_named(monkeypatch: pytest.MonkeyPa
     assert any(each.device == "cpu" and each.name.startswith("graph_") for each in operations)
     found = check(operations, "elsewhere")
     assert found.verdict is Verdict.FAILED and "aten::linear on cpu, in eager code" in found.text
+
+
+def event(name: str, *children: Any, launched: tuple[int, ...] = (), types: tuple[str, ...] = ("float",)) -> Any:
+    """As the profiler has it: with kernels of 5 µs each on these CUDA devices."""
+    return SimpleNamespace(
+        name=name, cpu_parent=None, cpu_children=children, input_dtypes=types,
+        kernels=[SimpleNamespace(device=device, duration=5.0) for device in launched],
+        time_range=SimpleNamespace(elapsed_us=lambda: 1.0),
+    )  # fmt: skip
+
+
+def test_on_cuda_an_operation_ran_where_its_kernels_did() -> None:
+    graph = event(
+        "## Call CompiledFxGraph f0 ##",
+        event("triton_poi_fused_gelu_0", event("cuLaunchKernel"), launched=(1,), types=("c10::BFloat16", "int")),
+        event("aten::addmm", event("aten::inner"), event("cudaLaunchKernel", launched=(1,)), types=("float",) * 3),
+        event("graph_0_cpp_fused_add_0", types=()),
+    )
+    operations = executed([graph, event("aten::mul", launched=(1,))], {"graph_0_cpp_fused_add_0": "f32"})
+    assert {(each.name, each.device, each.precision, each.work) for each in operations} == {
+        ("triton_poi_fused_gelu_0", "cuda:1", "bf16", 5.0),
+        ("aten::addmm", "cuda:1", "f32", 5.0),
+        ("graph_0_cpp_fused_add_0", "cpu", "f32", 1.0),
+        ("aten::mul", "cuda:1, in eager code", "f32", 5.0),
+    }
+    assert {each.device for each in executed([event("aten::mul", launched=(1,))], {})} == {"cuda:1, in eager code"}

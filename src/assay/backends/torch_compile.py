@@ -35,12 +35,8 @@ if TYPE_CHECKING:
 COMPILED = {
     "fullgraph": True,  # no part of a forward is left to eager code, and no limit of recompiling is passed in silence
     "dynamic": True,  # one graph for all batches above 1 and for all lengths
-    "options": {
-        # Its C++ kernels show in a profile by name; while nobody profiles that is a look at a variable a kernel.
-        "cpp.enable_kernel_profile": True,
-        # Workers would be processes beside the runner, which are held against it.
-        "compile_threads": 1,
-    },
+    # C++ kernels show in a profile by name; while nobody profiles, that is a look at a variable for each.
+    "options": {"cpp.enable_kernel_profile": True},
 }
 """How `torch.compile` is called."""
 VARIANTS = 32
@@ -55,8 +51,8 @@ _NAME = re.compile(r'RecordFunctionHandle \w+\("(\w+)"')
 _TYPES = {"double": "f64", "float": "f32", "at::Half": "f16", "at::BFloat16": "bf16"}
 _NARROW = ("bf16", "f16", "f32", "f64")
 _TRANSPORT = frozenset({
-    "aten::to", "aten::_to_copy", "aten::copy_", "aten::detach", "aten::resolve_conj", "aten::resolve_neg",
-    "inductor::_reinterpret_tensor",
+    "aten::to", "aten::_to_copy", "aten::copy_", "aten::detach", "aten::lift_fresh", "aten::resolve_conj",
+    "aten::resolve_neg", "inductor::_reinterpret_tensor",
 })  # fmt: skip
 """What moves tensors and computes nothing."""
 
@@ -68,14 +64,11 @@ class TorchCompile(TorchEager):
 
     def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> TorchEngine:
         """Load the checkpoint as the eager columns do, and make every kind of call once, which compiles it."""
-        import torch._dynamo
-
         from assay import families
 
         family = families.load(artifact.family)
         config = family.describe(Path(artifact.path))
-        keep_kernels()
-        torch._dynamo.config.recompile_limit = VARIANTS
+        prepare()
         engine = super().open(artifact, device=device, precision=precision, phase=phase)
         with phase("compile"):
             rehearse(engine, family, config)
@@ -116,12 +109,17 @@ def kept() -> Path:
     return cache.entry("compiled", name, begin, lambda _: True)
 
 
-def keep_kernels() -> None:
-    """Have inductor keep there what it compiles: kernels, and headers, which it would leave in the temporary folder."""
+def prepare() -> None:
+    """Tell dynamo and inductor what holds for the whole process."""
+    import torch._dynamo
     from torch._inductor import codecache
+    from torch._inductor import config as inductor
 
+    torch._dynamo.config.recompile_limit = VARIANTS
+    inductor.compile_threads = 1  # workers would be processes beside the runner, which are held against it
     folder = kept()
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+    # Headers would lie in the system's temporary folder, wherever the kernels are.
     codecache._HEADER_DIR = str(folder / "headers")
     codecache._HEADER_LOCK_DIR = str(folder / "headers" / "locks")
 
@@ -155,7 +153,8 @@ class CompiledEngine(TorchEngine):
         """One pass under the profiler: a dispatch mode, as eager code has it, would switch compiled graphs off."""
         with self._profiler() as profile:
             outputs = self.run(inputs)
-        return outputs, executed(profile.events(), kernels())
+        host = self._torch.profiler.DeviceType.CPU  # a device's own events are those that the host has launched
+        return outputs, executed([event for event in profile.events() if event.device_type == host], kernels())
 
 
 class CompiledDecoder(CompiledEngine, TorchDecoder):
@@ -188,7 +187,7 @@ def executed(events: Iterable[Any], kernels: Mapping[str, str | None]) -> list[O
     """What a profile saw: kernels of compiled graphs, operators that these call, and whatever ran beside them.
 
     Args:
-        events: the profiler's, of all threads.
+        events: the profiler's, of all threads of the host; each has the kernels that it launched on a CUDA device.
         kernels: precision by name of inductor's C++ kernels.
     """
 
