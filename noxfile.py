@@ -4,6 +4,7 @@ Commands:
     nox                               every backend, then the matrix: reports/index.html, STATUS.md, matrix.json
     nox -s cuda                       one backend, merged with the reports that are already there
     nox -s openvino -- --family bert  everything after -- goes to `assay run`
+    nox -s cpu-compile                a column on demand: torch.compile on the processor
     nox -- --precision f32,bf16       every backend at both
     nox -R                            the same again in the environments as they are
     nox -s compare -- base.json       what changed since then: reports/COMPARISON.md, and marks in index.html
@@ -30,6 +31,8 @@ ROOT = Path(__file__).parent
 ENVS = ROOT / "envs"
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 BACKENDS = sorted(path.stem for path in ENVS.glob("*.txt"))
+ON_DEMAND = {"cpu-compile": "cpu", "cuda-compile": "cuda"}
+"""Columns that run when they are asked for, each with the pins of another one."""
 EVERYTHING = ENVS / "cuda.txt"
 """Agrees with the other files where they overlap, and pins what the CUDA build of torch brings besides."""
 
@@ -43,13 +46,13 @@ nox.needs_version = ">=2026.10.20"
 nox.options.default_venv_backend = "uv|virtualenv"
 
 
-def backend_session(name: str) -> Callable[[nox.Session], None]:
-    """The session of one backend."""
+def backend_session(name: str, environment: str) -> Callable[[nox.Session], None]:
+    """The session of one backend, with the pins of that environment."""
 
     def run(session: nox.Session) -> None:
         # First of all, so that the merge runs last whatever happens here, and never with this session's arguments.
         session.notify("matrix", posargs=[])
-        pins = ENVS / f"{name}.txt"
+        pins = ENVS / f"{environment}.txt"
         install(session, "-e", ".", "-c", pins)
         if device_found(session, name):
             install_runtime(session, pins)
@@ -60,7 +63,9 @@ def backend_session(name: str) -> Callable[[nox.Session], None]:
 
 
 for _name in BACKENDS:
-    nox.session(name=_name, tags=["backend"])(backend_session(_name))
+    nox.session(name=_name, tags=["backend"])(backend_session(_name, _name))
+for _name, _environment in ON_DEMAND.items():
+    nox.session(name=_name, default=False)(backend_session(_name, _environment))
 
 
 @nox.session

@@ -135,7 +135,7 @@ def on(machine: str, base: SessionReport | None = None) -> Machine:
 
 def matrix(*reports: SessionReport) -> Matrix:
     """All families and backends."""
-    return merge(reports, families.names(), backends.names())
+    return merge(reports, families.names(), backends.columns())
 
 
 def full_matrix() -> Matrix:

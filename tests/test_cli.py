@@ -256,7 +256,7 @@ def test_doctor_answers_for_every_backend(run: Run) -> None:
     done = run("doctor", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     found = {each["backend"]: each for each in json.loads(done.stdout)}
-    assert set(found) == {"cpu", "cuda", "openvino", "onnxruntime"}
+    assert set(found) == {"cpu", "cuda", "openvino", "onnxruntime", "cpu-compile", "cuda-compile"}
     assert {"backend", "available", "ready", "reason", "looked_for", "devices", "missing"} <= set(found["cpu"])
     assert found["cpu"]["available"] is True
     text = run("doctor").stdout

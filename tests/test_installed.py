@@ -127,6 +127,19 @@ def test_what_has_no_record_is_not_judged_by_name(site: Path, tmp_path: Path) ->
     ]
 
 
+def test_what_was_compiled_here_is_not_judged_by_name(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASSAY_CACHE", str(tmp_path / "cache"))
+    kernel, stray = tmp_path / "cache/compiled/torch-0/ab/kernel.py", tmp_path / "cache/kernel.py"
+    found = Installation([str(site)]).compare(
+        {"runtime.tasks.kernel": str(kernel), "runtime.tasks.stray": str(stray)}, (), {},
+        backend=str(site / "plugin.py"), runtimes=(),
+    )  # fmt: skip
+    assert found.open == ["no install record can say what code should be that was compiled here"]
+    assert found.unrecorded == [str(stray)]
+
+
 def test_a_record_without_hashes_is_not_judged(site: Path) -> None:
     (site / f"plugin-{VERSION}.dist-info/RECORD").write_text("plugin.py,,\n")
     assert compared(site).open == ["the install record of plugin has no hash for a used file"]

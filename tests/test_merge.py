@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from assay import backends
 from assay.merge import merge
 from assay.schema import Cell, Digest, Layer, Matrix, MatrixCell, Precision, SessionReport, Status
 from tests import strategies as make
@@ -239,6 +240,13 @@ def test_rows_and_columns_that_are_not_installed_here_follow() -> None:
     assert list(dict.fromkeys(cell.family for cell in matrix.cells)) == ["bert", "clip", "aardvark"]
     assert [cell.backend for cell in matrix.cells][:3] == ["cpu", "cuda", "abacus"]
     assert len(matrix.cells) == 9
+
+
+def test_a_column_on_demand_stands_there_when_it_ran_and_then_last() -> None:
+    assert {cell.backend for cell in make.matrix(make.report(make.cell())).cells} == set(backends.columns())
+    matrix = make.matrix(make.report(make.cell(backend="cpu-compile")))
+    assert list(dict.fromkeys(cell.backend for cell in matrix.cells)) == [*backends.columns(), "cpu-compile"]
+    assert {cell.status for cell in at(matrix, "clip", "cpu-compile")} == {Status.PENDING}
 
 
 # Warnings

@@ -50,10 +50,19 @@ def test_backends_environments_and_sessions_agree() -> None:
     environments = {backends.load(name).environment for name in backends.ORDER}
     assert environments == set(NAMES)
     assert environments == set(sessions("-t", "backend"))
+    assert environments == set(backends.ORDER) - set(backends.ON_DEMAND)
 
 
 def test_default_sessions_are_the_backends_and_then_the_matrix() -> None:
     assert list(sessions()) == [*NAMES, "matrix"]
+
+
+@pytest.mark.parametrize("name", backends.ON_DEMAND)
+def test_a_column_on_demand_has_a_session_and_no_job(name: str) -> None:
+    assert list(sessions("-s", name)) == [name]
+    assert name not in sessions() and name not in sessions("-t", "backend")
+    noxfile = (ROOT / "noxfile.py").read_text(encoding="utf-8")
+    assert f'"{name}": "{backends.load(name).environment}"' in noxfile
 
 
 def test_the_other_sessions_are_there_when_asked_for() -> None:
@@ -85,9 +94,9 @@ def test_a_comparison_is_in_the_page_too(tmp_path: Path, unreadable: bool) -> No
 
 def test_every_session_is_explained_in_a_line() -> None:
     lines = [line for line in nox("-l").splitlines() if line.startswith(("* ", "- "))]
-    assert len(lines) == len(NAMES) + 7
+    assert len(lines) == len(NAMES) + len(backends.ON_DEMAND) + 7
     for line in lines:
-        assert re.fullmatch(r"[*-] [a-z]+ (\[backend\] )?-> [A-Z].{20,}", line), line
+        assert re.fullmatch(r"[*-] [a-z-]+ (\[backend\] )?-> [A-Z].{20,}", line), line
 
 
 def test_the_interpreter_that_runs_nox_is_the_sessions_own() -> None:

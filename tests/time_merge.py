@@ -82,7 +82,7 @@ def steps(source: Path, target: Path) -> dict[str, float]:
         return made
 
     reports, _ = timed("read", lambda: report_files.read([source]))
-    matrix = timed("merge", lambda: merging.merge(reports, families.names(), backends.names()))
+    matrix = timed("merge", lambda: merging.merge(reports, families.names(), backends.columns()))
     timed("matrix.json", lambda: matrix.model_dump_json(indent=1))
     timed("STATUS.md", lambda: markdown.render(matrix))
     timed("index.html", lambda: page.render(matrix))

@@ -82,7 +82,8 @@ def make_parser() -> tuple[Parser, dict[str, Command]]:
         return added
 
     run = command("run", "run families on one backend and write a session report", EXIT_CODES)
-    run.option("--backend", metavar="NAME", help="the column: cpu, cuda, openvino, onnxruntime or a plugin's")
+    run.option("--backend", metavar="NAME",
+               help="the column: cpu, cuda, openvino, onnxruntime, or another that `assay doctor` lists")  # fmt: skip
     run.option("--family", metavar="ID", action="append", default=[],
                help="a row, or several with commas; repeatable; all by default")  # fmt: skip
     run.add_argument("sources", metavar="SOURCE", nargs="*",
@@ -127,7 +128,7 @@ def make_parser() -> tuple[Parser, dict[str, Command]]:
     doctor = command("doctor", "say which backends can run here, and why not")
     doctor.option("--json", action="store_true", help="print it as JSON")
 
-    cache = command("cache", "list, prune or clear what is kept of test models and exports")
+    cache = command("cache", "list, prune or clear what is kept of test models, exports and compiled kernels")
     cache.add_argument("action", metavar="ACTION", nargs="?", default="list", help="list (default), prune or clear")
     cache.option("--to", metavar="SIZE", help="with prune: what may be kept, such as 500M or 20G (default: the cap)")
     cache.option("--json", action="store_true", help="print it as JSON")

@@ -1,4 +1,4 @@
-"""What assay keeps between sessions: test models, twins and exports, each a folder that can be made again.
+"""What assay keeps between sessions: test models, twins, exports and compiled kernels, folders that can be made again.
 
 An entry is published whole (`files.published_folder`), counts as used when it is found or made, and is moved aside
 before it is deleted. A session holds the cache while it runs, so that no other process prunes it meanwhile.
@@ -24,8 +24,10 @@ from assay.errors import UsageError, listed
 from assay.files import published_folder
 from assay.report.units import amount
 
-Kind = Literal["checkpoints", "twins", "exports"]
-MARKERS: Mapping[Kind, str] = {"checkpoints": "assay.json", "twins": "assay.json", "exports": "export.json"}
+Kind = Literal["checkpoints", "twins", "exports", "compiled"]
+MARKERS: Mapping[Kind, str] = {
+    "checkpoints": "assay.json", "twins": "assay.json", "exports": "export.json", "compiled": "compiled.json",
+}  # fmt: skip
 """The folders of the cache, and the file that assay writes last into every entry there: what lacks it is not ours."""
 CAP = 40 * 2**30
 """Bytes kept after a session, but for what it used. The test models of published dimensions have 2.1e9 parameters:

@@ -206,7 +206,7 @@ def _merge(arguments: argparse.Namespace) -> int:
         what = "no cell in any session report" if reports else "no session report"
         where = ", ".join(map(str, arguments.paths))
         raise UsageError(f"{what} that can be read in {where}; `assay run --backend cpu` writes one")
-    matrix = merging.merge(reports, families.names(), backends.names())
+    matrix = merging.merge(reports, families.names(), backends.columns())
     _writable(arguments.output)
     text = matrix.model_dump_json(indent=1)
     write_atomically(arguments.output / "matrix.json", text + "\n")

@@ -73,7 +73,7 @@ def diagnose(name: str) -> Diagnosis:
         devices=devices,
         precisions=precisions,
         missing=missing,
-        remedy=f"nox -s {backend.environment}" if missing else "",
+        remedy=f"nox -s {name if backends.built_in(name) else backend.environment}" if missing else "",
     )
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
+from assay.cache import cache_dir
 from assay.machine import threads
 
 OWN = os.path.realpath(Path(__file__).parent) + os.sep
@@ -226,7 +227,9 @@ class Installation:
         )
 
     def _unverifiable(self, file: str, module: str | None) -> str | None:
-        """Why no record can speak for this file, if one of the installed distributions has it without a record."""
+        """Why no record can speak for this file: a distribution has it without one, or it was compiled here."""
+        if file.startswith(f"{cache_dir() / 'compiled'}{os.sep}"):
+            return "no install record can say what code should be that was compiled here"
         for name, folder in self._editable.items():
             if file.startswith(folder + os.sep):
                 return f"{name} is installed editable, from {folder}, so no record says what its files should be"

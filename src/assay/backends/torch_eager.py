@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from assay.checkpoints import Checkpoint
+    from assay.families.module import JudgedModule
 
 COMPUTE = frozenset({
     "aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::convolution", "aten::linear", "aten::matmul",
@@ -26,7 +27,8 @@ COMPUTE = frozenset({
 """The operators that hold nearly all arithmetic of a transformer."""
 
 _OWN_THREAD = "assay: traced"
-_PROFILED = {"float": "f32", "double": "f64", "c10::BFloat16": "bf16", "c10::Half": "f16"}
+PROFILED = {"float": "f32", "double": "f64", "c10::BFloat16": "bf16", "c10::Half": "f16"}
+"""Precisions, by the name that the profiler has for a tensor's type."""
 
 
 class TorchEager(Backend):
@@ -44,7 +46,7 @@ class TorchEager(Backend):
     def torch_device(self, device: Device) -> str:
         """The device's name in torch."""
 
-    def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> Engine:
+    def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> TorchEngine:
         """Load the checkpoint as transformers does in that precision, true IEEE arithmetic for f32 (no TF32)."""
         from pathlib import Path
 
@@ -58,8 +60,11 @@ class TorchEager(Backend):
         with phase("load"):
             module = families.load(artifact.family).load(Path(artifact.path), precision=precision)
             module = module.to(self.torch_device(device))
-        kind = TorchEngine if families.load(artifact.family).graph in ENCODERS else TorchDecoder
-        return kind(module, self.torch_device(device))
+        return self.engine(module, self.torch_device(device))
+
+    def engine(self, module: JudgedModule, device: str) -> TorchEngine:
+        """What runs the loaded module."""
+        return (TorchEngine if module.family.graph in ENCODERS else TorchDecoder)(module, device)
 
 
 def ieee() -> None:
@@ -102,22 +107,25 @@ class TorchEngine(Engine):
         The profiler adds what other threads executed, whose device nobody tells, and the kernels of a CUDA device: an
         operator on it counts there only if it ran kernels at all.
         """
-        from torch._C._profiler import _ExperimentalConfig
-
         torch = self._torch
-        activities = [torch.profiler.ProfilerActivity.CPU]
-        if self._device.type == "cuda":
-            activities.append(torch.profiler.ProfilerActivity.CUDA)
         recorder = _recorder()
-        every = _ExperimentalConfig(profile_all_threads=True)
-        watching = torch.profiler.profile(activities=activities, record_shapes=True, experimental_config=every)
-        with watching as profile, recorder, torch.profiler.record_function(_OWN_THREAD):
+        with self._profiler() as profile, recorder, torch.profiler.record_function(_OWN_THREAD):
             outputs = self.run(inputs)
         if self._device.type == "cuda" and not any(
             event.device_type == torch.profiler.DeviceType.CUDA for event in profile.events()
         ):
             raise RuntimeError("torch says that it ran on CUDA, but the profiler saw no kernel on the device")
         return outputs, [*recorder.operations, *_other_threads(profile)]
+
+    def _profiler(self) -> Any:
+        """Torch's own, of the processor in all threads and of a CUDA device."""
+        from torch._C._profiler import _ExperimentalConfig
+
+        activity = self._torch.profiler.ProfilerActivity
+        return self._torch.profiler.profile(
+            activities=[activity.CPU, *([activity.CUDA] if self._device.type == "cuda" else [])],
+            record_shapes=True, experimental_config=_ExperimentalConfig(profile_all_threads=True),
+        )  # fmt: skip
 
     def device_memory(self) -> int | None:
         """The allocator's peak on a CUDA device."""
@@ -179,7 +187,7 @@ def _other_threads(profile: Any) -> list[Operation]:
     return [
         Operation(
             name=event.name(), kernel=f"{event.name()} in another thread", device="a device that was not watched",
-            precision=_PROFILED.get(event.dtypes()[0]), compute=True, work=float(math.prod(event.shapes()[0])),
+            precision=PROFILED.get(event.dtypes()[0]), compute=True, work=float(math.prod(event.shapes()[0])),
         )
         for event in events
         if event.name() in COMPUTE and event.start_thread_id() != own
