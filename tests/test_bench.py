@@ -15,7 +15,7 @@ from assay import backends, checkpoints, families
 from assay.schema import Precision
 from tests.bench import genai, plan
 from tests.bench.contestant import drawn, engine
-from tests.bench.interleaved import Contestant, Disagreement, Timed, timed
+from tests.bench.interleaved import Contestant, ContestantEnded, Disagreement, Timed, timed
 from tests.bench.plan import Comparison
 from tests.bench.ratio import Round, ratio
 from tests.bench.setting import ASSAY, Setting
@@ -166,7 +166,7 @@ def test_two_that_do_not_compute_the_same_are_not_compared(decoder: Setting) -> 
 
 
 def test_a_contestant_that_cannot_start_says_why(decoder: Setting) -> None:
-    with pytest.raises(RuntimeError, match=r"(?s)openvino loop .*nowhere"):
+    with pytest.raises(ContestantEnded, match=r"(?s)openvino loop .*nowhere"):
         Contestant(replace(decoder, contestant="openvino loop", artifact={"path": "/nowhere"}))
 
 
@@ -185,6 +185,17 @@ def test_a_real_comparison_leaves_a_report(tmp_path: Path) -> None:
     assert content["rounds"] >= 12 and content["samples"] >= content["rounds"]
     assert content["difference"] < 1e-5  # the same graph in the same runtime
     assert f"| {content['ratio']:.3f} |" in done.stdout and "1 of 1" in done.stderr
+
+
+def test_a_peer_that_is_not_installed_costs_its_own_figure_alone(tmp_path: Path) -> None:
+    """openvino-genai is in the environment of the benchmarks alone."""
+    options = ("--size", "tiny", "--family", "language-model", "--backend", "openvino", "--seconds", "0")
+    done = bench(*options, "--output", str(tmp_path))
+    assert done.returncode == 1
+    assert "language-model/openvino/tiny against openvino-genai: no figure: " in done.stderr
+    assert "No module named 'openvino_genai'" in done.stderr
+    (content,) = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
+    assert content["peer"] != "openvino-genai" and content["peer"] in done.stdout
 
 
 @pytest.mark.parametrize("wrong", [("--family", "gpt"), ("--backend", "tpu"), ("--size", "huge")])

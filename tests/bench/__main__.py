@@ -21,7 +21,7 @@ from assay import families
 from assay.challenge import draw_seed
 from assay.roles.process import role_environment
 from tests.bench import plan
-from tests.bench.interleaved import Contestant, timed
+from tests.bench.interleaved import Contestant, ContestantEnded, Disagreement, timed
 from tests.bench.plan import Comparison
 from tests.bench.setting import ASSAY, Setting
 from tests.bench.summary import ALLOWED, Found, as_json, table
@@ -30,7 +30,7 @@ SIZES = ("tiny", "base")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compare, write, print."""
+    """Compare, write, print; 1 if a comparison came to nothing."""
     options = _options(arguments)
     started = time.monotonic()
 
@@ -39,11 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     wanted = list(plan.comparisons(options.family, options.backend, options.size, full=options.full))
     options.output.mkdir(parents=True, exist_ok=True)
-    found = []
+    found, failed = [], 0
     with tempfile.TemporaryDirectory() as folder:
         prepared = _prepared(wanted, Path(folder), progress)
         for number, comparison in enumerate(wanted, 1):
-            found.append(_compared(comparison, prepared[comparison.family, comparison.backend], options.seconds))
+            try:
+                found.append(_compared(comparison, prepared[comparison.family, comparison.backend], options.seconds))
+            except (ContestantEnded, Disagreement) as error:
+                failed += 1
+                progress(f"{number} of {len(wanted)}: {comparison.name} against {comparison.peer}: no figure: {error}")
+                continue
             progress(f"{number} of {len(wanted)}: {_line(found[-1])}")
             # After each, so that nothing is lost with an interruption.
             (options.output / "bench.json").write_text(as_json(found), encoding="utf-8")
@@ -51,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for each in found:
         if each.slow:
             print(f"bench: more than {ALLOWED:.0%} slower: {_line(each)}", file=sys.stderr)
-    return 0
+    return 1 if failed else 0
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -70,7 +70,7 @@ class Contestant:
         self._log.seek(0)
         end = self._log.read()[-4000:]
         self.close()
-        raise RuntimeError(f"{self.name} ended:\n{end}")
+        raise ContestantEnded(f"{self.name} ended:\n{end}")
 
     def close(self) -> None:
         """End the process."""
@@ -83,6 +83,10 @@ class Contestant:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+
+class ContestantEnded(Exception):
+    """A contestant's process is gone; the message has the end of its log."""
 
 
 class Disagreement(Exception):

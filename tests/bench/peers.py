@@ -122,11 +122,12 @@ def benchmark_app(setting: Setting, inputs: Tensors) -> Callable[[range], list[f
     It gets the same inputs in every call, and its clock leaves out handing them over and fetching what comes back.
     """
     folder = tempfile.TemporaryDirectory()
-    given, shapes = [], []
+    given, shapes, types = [], [], []
     for name, array in inputs.items():
         np.save(Path(folder.name, f"{name}.npy"), array)
         given.append(f"{name}:{folder.name}/{name}.npy")
         shapes.append(f"{name}{list(array.shape)}".replace(" ", ""))
+        types.append(f"{name}:{array.dtype.kind}{8 * array.itemsize}")
     hint = Path(folder.name, "properties.json")
     hint.write_text(json.dumps({"CPU": {"PERFORMANCE_HINT": "LATENCY"}}), encoding="utf-8")
     # It takes no number of threads beside a hint, unless the hint comes in a file.
@@ -134,7 +135,8 @@ def benchmark_app(setting: Setting, inputs: Tensors) -> Callable[[range], list[f
         sys.executable, "-c", "from openvino.tools.benchmark.main import main; main()",
         "-m", _graph(setting), "-d", "CPU", "-hint", "none", "-load_config", hint, "-nthreads", str(threads()),
         "-infer_precision", "f32", "-api", "async", "-nireq", "1", "-t", str(APP_SECONDS),
-        "-data_shape", ",".join(shapes), "-i", *given,
+        # Left to itself it takes whatever looks like an image for bytes.
+        "-data_shape", ",".join(shapes), "-iop", ",".join(types), "-i", *given,
     ]  # fmt: skip
 
     def block(_numbers: range, _folder: object = folder) -> list[float]:
