@@ -92,6 +92,7 @@ def test_each_kind_of_model_has_its_peers() -> None:
     assert peers("bert", "openvino") == ["openvino loop", "benchmark_app"]
     assert peers("bert", "cpu") == ["torch loop"]
     assert peers("language-model", "onnxruntime") == ["openvino-genai", "transformers generate"]
+    assert peers("language-model", "cpu") == ["transformers generate"]
     assert peers("whisper", "openvino") == ["transformers generate"]
 
 

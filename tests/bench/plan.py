@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assay import families
+from assay import backends, families
+from assay.backends.onnx_export import OnnxBackend
 from assay.families.base import Family
 from assay.families.generation import GeneratingFamily
 from assay.schema import Precision, Workload
@@ -24,7 +25,7 @@ ONE_PASS = {
 """The peers of each backend's engine where a model runs in one pass."""
 GENERATE = "transformers generate"
 GENAI = "openvino-genai"
-"""The peers of every backend's engine where one decodes; the second takes decoders without an encoder alone."""
+"""The peers where an engine decodes; the second runs the engine's own export, and decoders without an encoder alone."""
 LARGE = ("llama",)
 """Families whose published size takes gigabytes several times over."""
 
@@ -59,7 +60,8 @@ def comparisons(names: Sequence[str], backends: Sequence[str], size: str, *, ful
 def _peers(family: Family, backend: str) -> tuple[str, ...]:
     if not isinstance(family, GeneratingFamily):
         return ONE_PASS[backend]
-    return (GENAI, GENERATE) if family.graph == "decoder" else (GENERATE,)
+    exported = isinstance(backends.load(backend), OnnxBackend)
+    return (GENAI, GENERATE) if family.graph == "decoder" and exported else (GENERATE,)
 
 
 def _workload(family: Family, size: str) -> Workload:
@@ -78,7 +80,7 @@ def _source(family: GeneratingFamily) -> str:
 
 def prepare(family: str, backend: str, size: str, folder: Path) -> dict[str, Any]:
     """What a contestant is told of a local test model, exported if it is not in the cache; in a process of its own."""
-    from assay import backends, checkpoints
+    from assay import checkpoints
 
     checkpoint = checkpoints.local(family, size)
     config = folder / f"{family}-{size}.json"
