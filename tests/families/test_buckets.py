@@ -34,10 +34,10 @@ def test_a_model_answers_as_before(architecture: str, tmp_path: Path) -> None:
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def bidirectional(distances: torch.Tensor) -> torch.Tensor:
+def bidirectional(distances: torch.Tensor, buckets: int = 32, furthest: int = 128) -> torch.Tensor:
     from transformers.models.t5.modeling_t5 import T5Attention
 
-    return T5Attention._relative_position_bucket(distances, bidirectional=True)
+    return T5Attention._relative_position_bucket(distances, True, buckets, furthest)
 
 
 class Bucketed(torch.nn.Module):
@@ -52,6 +52,21 @@ def test_a_distance_beyond_all_that_were_tried_has_its_bucket(function: object) 
     expected = getattr(module, METHODS[0])(DISTANCES)
     assert look_up_buckets(module)
     assert torch.equal(getattr(module, METHODS[0])(DISTANCES), expected)
+
+
+@pytest.mark.parametrize(("buckets", "furthest"), [(32, 128), (320, 800)], ids=["T5", "WavLM"])
+def test_a_function_is_asked_once(buckets: int, furthest: int) -> None:
+    asked = []
+
+    def function(distances: torch.Tensor) -> torch.Tensor:
+        asked.append(distances)
+        return bidirectional(distances, buckets, furthest)
+
+    module = Bucketed(function)
+    look_up_buckets(module)
+    for _ in range(2):
+        getattr(module, METHODS[0])(DISTANCES)
+    assert len(asked) == 1
 
 
 def operators(family: Family) -> set[str]:
