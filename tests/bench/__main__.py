@@ -1,7 +1,7 @@
 """assay's engines beside the best known other ways to run the same model: `nox -s bench`.
 
-Writes `bench.json`: for every engine and peer the ratio of their median times, assay's over the peer's, with its 95 %
-interval. Below 1 assay is faster; an interval that holds 1 is a tie.
+Writes `bench.json`: for every engine and peer the ratio of their median times, assay's over the peer's, over several
+starts of both, with its 95 % interval. Below 1 assay is faster; an interval that holds 1 is a tie.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prepared = _prepared(wanted, Path(folder), progress)
         for number, comparison in enumerate(wanted, 1):
             try:
-                found.append(_compared(comparison, prepared[comparison.family, comparison.backend], options.seconds))
+                ready = prepared[comparison.family, comparison.backend]
+                found.append(_compared(comparison, ready, options.seconds, options.starts))
             except (ContestantEnded, Disagreement) as error:
                 failed += 1
                 progress(f"{number} of {len(wanted)}: {comparison.name} against {comparison.peer}: no figure: {error}")
@@ -68,6 +69,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--size", choices=SIZES, default="base", help="of the local test models (default: base)")
     parser.add_argument("--full", action="store_true", help=f"with {', '.join(plan.LARGE)} at published size")
     parser.add_argument("--seconds", type=float, default=20.0, help="at most, for each comparison (default: 20)")
+    parser.add_argument("--starts", type=_several, default=5, help="of both processes, for each (default: 5)")
     parser.add_argument("--output", type=Path, default=Path("reports"), help="folder of bench.json")
     return parser.parse_args(arguments)
 
@@ -96,7 +98,13 @@ def _prepared(
     return found
 
 
-def _compared(comparison: Comparison, prepared: dict[str, Any], seconds: float) -> Found:
+def _several(text: str) -> int:
+    if (number := int(text)) < 2:
+        raise argparse.ArgumentTypeError(f"{number} tells nothing of what starts differ by: 2 at the least")
+    return number
+
+
+def _compared(comparison: Comparison, prepared: dict[str, Any], seconds: float, starts: int) -> Found:
     seed = draw_seed()
 
     def contestant(name: str) -> Contestant:
@@ -106,8 +114,11 @@ def _compared(comparison: Comparison, prepared: dict[str, Any], seconds: float) 
         )  # fmt: skip
         return Contestant(setting)
 
-    with contestant(ASSAY) as own, contestant(comparison.peer) as peer:
-        return Found(comparison, timed(own, peer, seconds))
+    found = []
+    for _ in range(starts):
+        with contestant(ASSAY) as own, contestant(comparison.peer) as peer:
+            found.append(timed(own, peer, seconds / starts))
+    return Found(comparison, found)
 
 
 def _line(found: Found) -> str:

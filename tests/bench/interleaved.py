@@ -1,4 +1,4 @@
-"""Both contestants side by side: a block of calls of one, a block of the other, until the ratio is known."""
+"""Both contestants side by side: a block of calls of one, a block of the other, until their ratio is known."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tests.bench.setting import Setting
 BLOCK = 0.1
 """Seconds of one contestant's calls before it is the other's turn."""
 MOST_CALLS = 50
-FEWEST, CHECK_EVERY = 12, 4
-"""Rounds at the least, and after how many more the interval is looked at."""
+FEWEST, CHECK_EVERY = 8, 4
+"""Rounds of a start at the least, and after how many more the interval is looked at."""
 SETTLE = 0.05
 """Seconds of rest before a block: ONNX Runtime's threads spin for some time after the last call."""
 TOLERANCE = 1e-3
@@ -95,9 +95,9 @@ class Disagreement(Exception):
 
 @dataclass(frozen=True)
 class Timed:
-    """Seconds of every call, by round, and the largest difference of outputs; None where a peer shows none.
+    """One start of both: seconds of every call, by round, and the largest difference of outputs.
 
-    For tokens the difference is the share of them that differ.
+    For tokens the difference is the share of them that differ; None where a peer shows no outputs.
     """
 
     rounds: list[Round]

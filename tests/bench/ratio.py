@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import t as student
 
 TARGET = 0.01
 """An interval that reaches no further than this from the ratio on either side needs no more rounds."""
@@ -58,6 +60,22 @@ def ratio(rounds: Sequence[Round], draws: int = DRAWS) -> Ratio:
     ]
     low, high = np.quantile(np.concatenate(found), (0.025, 0.975))
     return Ratio(float(np.median(first) / np.median(second)), float(low), float(high))
+
+
+def over_starts(ratios: Sequence[float]) -> Ratio:
+    """What several starts of both sides agree about: the geometric mean of their ratios, with Student's interval.
+
+    One start of a process may be some percent faster than the next, by where its memory comes to lie, and no number of
+    calls tells: what is repeated must be what varies (Kalibera and Jones, "Rigorous benchmarking in reasonable time",
+    ISMM 2013).
+
+    Args:
+        ratios: of at least two starts.
+    """
+    logs = np.log(ratios)
+    reach = float(student.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs)))
+    value = float(logs.mean())
+    return Ratio(*(math.exp(each) for each in (value, value - reach, value + reach)))
 
 
 def _chosen(rng: np.random.Generator, rounds: int, draws: int, calls: int) -> Iterable[np.ndarray]:

@@ -14,7 +14,7 @@ from assay.report.markdown import as_table
 from assay.report.units import duration
 from tests.bench.interleaved import Timed
 from tests.bench.plan import Comparison
-from tests.bench.ratio import Ratio, ratio
+from tests.bench.ratio import Ratio, over_starts, ratio
 
 ALLOWED = 0.03
 """What an engine may take longer than its peer."""
@@ -25,17 +25,22 @@ class Found:
     """One comparison and what came of it."""
 
     comparison: Comparison
-    timed: Timed
+    starts: Sequence[Timed]
+
+    @cached_property
+    def ratios(self) -> list[float]:
+        """The engine's time over the peer's, at each start of both."""
+        return [ratio(each.rounds).value for each in self.starts]
 
     @cached_property
     def ratio(self) -> Ratio:
-        """The engine's time over the peer's."""
-        return ratio(self.timed.rounds)
+        """The same over all starts."""
+        return over_starts(self.ratios)
 
     @cached_property
     def seconds(self) -> tuple[list[float], list[float]]:
         """Every call of both."""
-        own, peer = zip(*self.timed.rounds, strict=True)
+        own, peer = zip(*(each for start in self.starts for each in start.rounds), strict=True)
         return list(chain(*own)), list(chain(*peer))
 
     @property
@@ -52,7 +57,8 @@ class Found:
             "family": what.family, "backend": what.backend, "size": what.size,
             "workload": what.workload.model_dump(exclude_defaults=True),
             "seconds": median(own), "peer_seconds": median(peer), "samples": len(own), "peer_samples": len(peer),
-            "rounds": len(self.timed.rounds), "difference": self.timed.difference,
+            "rounds": sum(len(each.rounds) for each in self.starts), "starts": self.ratios,
+            "difference": max((each.difference for each in self.starts if each.difference is not None), default=None),
         }  # fmt: skip
 
     def row(self) -> tuple[str, ...]:
