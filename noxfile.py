@@ -6,6 +6,7 @@ Commands:
     nox -s openvino -- --family bert  everything after -- goes to `assay run`
     nox -s cpu-compile                a column on demand: torch.compile on the processor
     nox -- --precision f32,bf16       every backend at both
+    nox -s openvino -- --precision int8    weights in int8, which installs NNCF too
     nox -R                            the same again in the environments as they are
     nox -s compare -- base.json       what changed since then: reports/COMPARISON.md, and marks in index.html
     nox -s tests -- -k merge          everything after -- goes to pytest
@@ -33,6 +34,8 @@ PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 BACKENDS = sorted(path.stem for path in ENVS.glob("*.txt"))
 ON_DEMAND = {"cpu-compile": "cpu", "cuda-compile": "cuda"}
 """Columns that run when they are asked for, each with the pins of another one."""
+QUANTISING = ("openvino",)
+"""Columns that take what makes weights int8, when that is asked for."""
 EVERYTHING = ENVS / "cuda.txt"
 """Agrees with the other files where they overlap, and pins what the CUDA build of torch brings besides."""
 
@@ -56,6 +59,8 @@ def backend_session(name: str, environment: str) -> Callable[[nox.Session], None
         install(session, "-e", ".", "-c", pins)
         if device_found(session, name):
             install_runtime(session, pins)
+            if name in QUANTISING and any("int8" in argument for argument in session.posargs):
+                install(session, "-e", ".[int8]", "-c", pins)
         session.run("assay", "run", "--backend", name, *session.posargs)
 
     run.__doc__ = f"Run every model family on the {name} backend."
@@ -200,13 +205,15 @@ def install_every_cpu_runtime(session: nox.Session) -> None:
     """One environment that holds all CPU columns, and what the tests need."""
     install(session, "-e", ".", *group("test"), "-c", EVERYTHING)
     install_runtime(session, ENVS / "openvino.txt", ENVS / "onnxruntime.txt")
+    install(session, "-e", ".[int8]", "-c", ENVS / "openvino.txt")
     install(session, "--no-deps", *group("checkpoints"))
 
 
 def device_found(session: nox.Session, backend: str) -> bool:
     """Whether the backend's device can be there at all, asked of the light package."""
     question = f"from assay.doctor import diagnose; print(diagnose({backend!r}).available)"
-    return "True" in str(session.run("python", "-c", question, silent=True, log=False))
+    # Asked with --install-only too: what is installed depends on it.
+    return "True" in str(session.run_install("python", "-c", question, silent=True, log=False))
 
 
 def install_runtime(session: nox.Session, *pins: Path) -> None:

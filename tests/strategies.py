@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from assay import backends, families
 from assay.evidence import LAYERS
+from assay.matrix import Matrix
 from assay.merge import merge
 from assay.schema import (
     Cell,
@@ -22,7 +23,6 @@ from assay.schema import (
     Failure,
     Layer,
     Machine,
-    Matrix,
     Metric,
     Precision,
     SessionReport,

@@ -23,9 +23,10 @@ from safetensors.numpy import save_file
 from assay.attestation import BUNDLE, DIGEST, RESULTS, statement, unattestable
 from assay.checkpoints import digest, opened
 from assay.cli import main
+from assay.matrix import MatrixCell
 from assay.merge import merge
 from assay.report_files import read_matrix
-from assay.schema import Cell, Evidence, Layer, MatrixCell, Status
+from assay.schema import Cell, Evidence, Layer, Status
 from assay.signing import private_key
 from tests import strategies as make
 from tests.conftest import Assay

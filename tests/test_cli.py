@@ -14,8 +14,9 @@ import jsonschema
 import pytest
 
 from assay import cli
+from assay.matrix import Matrix
 from assay.progress import PlainProgress, QuietProgress, choose, summary
-from assay.schema import Cell, Layer, Matrix, SessionReport, Status
+from assay.schema import Cell, Layer, SessionReport, Status
 from tests import strategies as make
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from assay import families
 from assay.cli import main
-from assay.compare import Comparison, Side, compare
+from assay.compare import Comparison, Side, compare, read
+from assay.matrix import Matrix, MatrixCell
 from assay.merge import merge
 from assay.pairing import pairs
-from assay.schema import Cell, Check, Layer, Matrix, MatrixCell, Metric, Precision, SessionReport, Status
+from assay.schema import Cell, Check, Layer, Metric, Precision, SessionReport, Status
 from assay.status import conclude
 from tests import strategies as make
 
@@ -95,9 +96,20 @@ def test_a_cell_that_nobody_runs_any_more_is_a_regression_of_a_matrix() -> None:
 def test_session_reports_are_asked_only_what_they_set_out_to_run() -> None:
     base = side(make.report(make.cell(), make.cell("t5")), make.report(make.cell(backend="openvino"), session="s2"))
     new = make.matrix(make.report(make.cell("t5", evidence=MOCK), session="new"))
-    comparison = compare(base, Side(new, frozenset({("cpu", "t5", Precision.F32)})))
+    comparison = compare(base, Side(new, frozenset({("cpu", "t5", "tiny", Precision.F32)})))
     assert [(each.cell, each.new) for each in comparison.statuses] == [("t5 on cpu, tiny, f32", Status.MOCK)]
     assert comparison.cells == 1
+
+
+def test_a_session_of_one_size_says_nothing_of_another(tmp_path: Path) -> None:
+    base = side(make.report(make.cell(), make.cell(size="base"), make.cell("t5"), make.cell("t5", size="base")))
+    report = make.report(make.cell(size="base", evidence=MOCK), session="new")
+    report = report.model_copy(update={"planned": ("bert", "t5")})  # and was interrupted before t5
+    (tmp_path / "new.json").write_text(report.model_dump_json(), encoding="utf-8")
+    found = compare(base, read(tmp_path / "new.json")).statuses
+    assert [(each.cell, each.new) for each in found] == [
+        ("bert on cpu, base, f32", Status.MOCK), ("t5 on cpu, base, f32", Status.PENDING),
+    ]  # fmt: skip
 
 
 def test_a_users_checkpoints_are_not_mixed_up_and_a_test_model_may_change() -> None:

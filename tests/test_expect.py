@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from assay import expect
 from assay.errors import UsageError
+from assay.known_failures import KnownFailure, KnownFailures
 from assay.merge import merge
-from assay.schema import Cell, KnownFailure, KnownFailures, Layer, SessionReport, Status
+from assay.schema import Cell, Layer, SessionReport, Status
 from tests import strategies as make
 
 INACCURATE = make.evidence({(Layer.AGREEMENT, "error"): False})

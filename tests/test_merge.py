@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assay import backends
+from assay.matrix import Matrix, MatrixCell
 from assay.merge import merge
-from assay.schema import Cell, Digest, Layer, Matrix, MatrixCell, Precision, SessionReport, Status
+from assay.schema import Cell, Digest, Layer, Precision, SessionReport, Status
 from tests import strategies as make
 
 FAMILIES, BACKENDS = make.FAMILIES, make.BACKENDS

@@ -9,10 +9,19 @@ from typing import Any
 import pytest
 
 from assay.cli import main
-from assay.schema import Layer, Matrix, Precision, SessionReport, Status
+from assay.matrix import Matrix
+from assay.schema import FLOATS, Cell, Check, Layer, Precision, SessionReport, Status
 from tests.conftest import Assay, report_in
 
 EPSILON = {Precision.F32: 2.0**-24, Precision.BF16: 2.0**-8, Precision.F16: 2.0**-11}
+
+
+def error_of(cell: Cell) -> Check:
+    """Its error against the reference, with the bound."""
+    layer = cell.layer(Layer.AGREEMENT)
+    check = layer.check("error") if layer else None
+    assert check is not None
+    return check
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +32,7 @@ def reports(assay: Assay, tmp_path_factory: pytest.TempPathFactory) -> Path:
                  "--reports", folder)  # fmt: skip
     assert done.returncode == 0, done.stderr
     said = {line.partition(":")[0].partition("] ")[2] for line in done.stderr.splitlines() if "REAL" in line}
-    assert said == {f"✔ REAL bert on cpu, {each}" for each in Precision}
+    assert said == {f"✔ REAL bert on cpu, {each}" for each in FLOATS}
     return folder
 
 
@@ -33,7 +42,7 @@ def report(reports: Path) -> SessionReport:
 
 
 def test_each_precision_is_a_cell_that_computed_in_it(report: SessionReport) -> None:
-    assert [cell.precision for cell in report.cells] == list(Precision)
+    assert [cell.precision for cell in report.cells] == list(FLOATS)
     assert {cell.status for cell in report.cells} == {Status.REAL}
     assert len({cell.seeds["challenge"] for cell in report.cells}) == 3
     for cell in report.cells:
@@ -61,7 +70,7 @@ def test_a_merge_has_nothing_to_warn_about(reports: Path, tmp_path: Path, capsys
     assert [each for each in matrix.warnings if "the machine was disturbed" not in each] == []
     assert matrix.superseded == ()
     ran = [cell for cell in matrix.cells if cell.session]
-    assert [(cell.precision, cell.status) for cell in ran] == [(each, Status.REAL) for each in Precision]
+    assert [(cell.precision, cell.status) for cell in ran] == [(each, Status.REAL) for each in FLOATS]
 
 
 def test_whoever_goes_on_with_it_finds_nothing_to_do(
@@ -93,3 +102,27 @@ def test_what_a_runtime_has_not_is_unavailable_and_the_rest_runs(assay: Assay, t
     assert found["bf16"]["reason"] == "ONNX Runtime's CPU provider has matrix products in f32 alone"
     assert found["bf16"]["unavailable"]["looked_for"] and not found["bf16"]["phases"]
     assert assay(*arguments, "--require-real", "--resume", "--reports", tmp_path).returncode == 1
+
+
+@pytest.mark.parametrize(("backend", "needed"), [("openvino", "nncf"), ("onnxruntime", "onnxruntime")])
+def test_weights_in_int8_are_a_cell_of_their_own_with_a_bound_of_its_own(
+    backend: str, needed: str, assay: Assay, tmp_path: Path
+) -> None:
+    pytest.importorskip(needed)
+    done = assay("run", "--backend", backend, "--family", "language-model", "--precision", "f32,int8",
+                 "--reports", tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    wide, narrow = report_in(tmp_path / "sessions").cells
+    assert (wide.precision, narrow.precision) == (Precision.F32, Precision.INT8)
+    assert wide.status is narrow.status is Status.REAL
+    for part in ("value", "bound"):
+        before, after = (getattr(error_of(cell), part) for cell in (wide, narrow))
+        assert after > 1e3 * before  # 24 bits and 8
+    assert narrow.metrics["bytes_per_step"].value < 0.6 * wide.metrics["bytes_per_step"].value
+
+
+def test_torch_has_no_weights_in_int8(assay: Assay, tmp_path: Path) -> None:
+    done = assay("run", "--backend", "cpu", "--family", "bert", "--precision", "int8", "--reports", tmp_path)
+    assert done.returncode == 0, done.stderr
+    (cell,) = report_in(tmp_path / "sessions").cells
+    assert cell.status is Status.UNAVAILABLE and cell.reason.endswith(", not in int8")

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from assay.errors import UsageError
+from assay.matrix import Matrix
 from assay.report_files import read, read_matrix
-from assay.schema import Layer, Matrix, SessionReport, Status
+from assay.schema import Layer, SessionReport, Status
 from tests import strategies as make
 
 

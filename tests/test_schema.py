@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from pydantic import ValidationError
 
+from assay.matrix import Matrix
 from assay.merge import merge
-from assay.schema import Cell, Check, Diagnosis, Evidence, Layer, Matrix, Metric, SessionReport, Status, Verdict
+from assay.schema import Cell, Check, Diagnosis, Evidence, Layer, Metric, SessionReport, Status, Verdict
 from tests import strategies as make
 
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from assay.attestation import RESULTS, statement, unattestable
 from assay.cli import main
 from assay.errors import UsageError
-from assay.schema import MatrixCell, SessionReport, Status
+from assay.matrix import MatrixCell
+from assay.schema import SessionReport, Status
 from assay.signing import PrivateKey, private_key
 from assay.verification import Checked, verify
 from tests import strategies as make

@@ -188,6 +188,7 @@ def _add_readers(command: Callable[..., Command]) -> None:
     explain = command("explain", "say how a cell's status follows from what was measured")
     explain.add_argument("family", metavar="FAMILY", help="the row, such as bert")
     explain.add_argument("backend", metavar="BACKEND", help="the column, such as openvino")
+    explain.option("--precision", metavar="P", help="its cells of this precision only, such as bf16")
     explain.option("--matrix", metavar="FILE", type=Path, default=REPORTS / "matrix.json",
                    help="default: reports/matrix.json")  # fmt: skip
     explain.option("--json", action="store_true", help="print the cells as JSON")

@@ -18,9 +18,10 @@ from urllib.parse import quote
 from assay import report_files, signing
 from assay.errors import UsageError, counted
 from assay.files import write_atomically
+from assay.matrix import MatrixCell
 from assay.records import Record
 from assay.report.selection import Selection
-from assay.schema import SCHEMA_VERSION, CheckpointRef, MatrixCell, Status, Verdict
+from assay.schema import SCHEMA_VERSION, CheckpointRef, Status, Verdict
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://in-toto.io/attestation/test-result/v0.1"

@@ -318,7 +318,7 @@ def _explain(arguments: argparse.Namespace) -> int:
     from assay.report import explain
     from assay.report_files import read_matrix
 
-    cells = explain.find(read_matrix(arguments.matrix), arguments.family, arguments.backend)
+    cells = explain.find(read_matrix(arguments.matrix), arguments.family, arguments.backend, arguments.precision)
     if arguments.json:
         print(json.dumps([cell.model_dump(mode="json") for cell in cells], indent=1))
     else:
@@ -366,8 +366,10 @@ def _cache(arguments: argparse.Namespace) -> int:
 
 
 def _schema(arguments: argparse.Namespace) -> int:
+    from assay.known_failures import KnownFailures
+    from assay.matrix import Matrix
     from assay.records import Record
-    from assay.schema import KnownFailures, Matrix, SessionReport
+    from assay.schema import SessionReport
 
     records: dict[str, type[Record]] = {"session": SessionReport, "matrix": Matrix, "expected": KnownFailures}
     if arguments.record not in records:

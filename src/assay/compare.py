@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -17,11 +17,13 @@ from assay import merge as merging
 from assay import report_files
 from assay.errors import UsageError
 from assay.files import write_atomically
+from assay.matrix import Matrix, MatrixCell
 from assay.measure.significance import holm, p_value, spread
 from assay.pairing import Pair, by_weights, pairs, unmet, weights
+from assay.plan import SIZES
 from assay.report import grid
 from assay.report.names import names
-from assay.schema import Matrix, MatrixCell, Metric, Precision, SessionReport, Status
+from assay.schema import OWN, Metric, Precision, SessionReport, Status
 
 UNCOMPARED = frozenset({"throughput_batch", "knee_batch", "harness_time"})
 """Where a sweep ended, and what the clock takes: neither says that a backend became better or worse."""
@@ -122,12 +124,16 @@ class Comparison:
         return verdicts.count(verdict)
 
 
+Asked = tuple[str, str, str, Precision]
+"""Backend, family, size and precision."""
+
+
 @dataclass(frozen=True)
 class Side:
-    """One side. `asked` has backend, family and precision of what session reports were to run; a matrix asks all."""
+    """One side. `asked` has what session reports were to run; a matrix, where it is None, asks all."""
 
     matrix: Matrix
-    asked: frozenset[tuple[str, str, Precision]] | None
+    asked: frozenset[Asked] | None
 
 
 @dataclass(frozen=True)
@@ -168,10 +174,14 @@ def read(path: Path) -> Side:
     return Side(matrix, asked)
 
 
-def _asked(report: SessionReport) -> Iterable[tuple[str, str, Precision]]:
-    """A report of before there were several precisions in one has the cells that it has."""
+def _asked(report: SessionReport) -> Iterator[Asked]:
+    """A family that was not reached yet is of the others' size; a report of old names no precisions but its cells'."""
     precisions = report.precisions or {cell.precision for cell in report.cells}
-    return ((report.backend, family, precision) for family in report.planned for precision in precisions)
+    reached = {cell.family: cell.size for cell in report.cells}
+    others = {size for size in reached.values() if size != OWN} or set(SIZES)
+    for family in report.planned:
+        for size in {reached[family]} if family in reached else others:
+            yield from ((report.backend, family, size, precision) for precision in precisions)
 
 
 def update(path: Path, base: Side, new: Side) -> None:
@@ -193,7 +203,7 @@ def compare(base: Side, new: Side, threshold: float = THRESHOLD, *, paired: Sequ
     """
     paired = [
         pair for pair in (pairs(base.matrix.cells, new.matrix.cells) if paired is None else paired)
-        if new.asked is None or (pair.old.backend, pair.old.family, pair.old.precision) in new.asked
+        if new.asked is None or (pair.old.backend, pair.old.family, pair.old.size, pair.old.precision) in new.asked
     ]  # fmt: skip
     run = [pair for pair in paired if pair.run]
     found = Comparison(cells=len(run), fresh=names(unmet(paired, new.matrix.cells), device=False))

@@ -8,8 +8,10 @@ from pathlib import Path
 from assay import merge as merging
 from assay import report_files
 from assay.errors import UsageError
+from assay.known_failures import KnownFailure, KnownFailures
+from assay.matrix import Matrix
 from assay.report import units
-from assay.schema import OWN, Cell, KnownFailure, KnownFailures, Matrix, Status
+from assay.schema import OWN, Cell, Status
 
 
 def read(path: Path) -> tuple[KnownFailure, ...]:

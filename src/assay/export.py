@@ -8,8 +8,8 @@ from pathlib import Path
 
 from assay.errors import UsageError, unknown
 from assay.files import write_atomically
+from assay.matrix import Matrix
 from assay.report_files import read_matrix
-from assay.schema import Matrix
 
 FORMATS: Mapping[str, str] = {
     "junit": "junit:files",

@@ -13,14 +13,14 @@ from assay.measure.statistics import duration, once
 from assay.measure.sweep import knee
 from assay.schema import MachinePeak, Metric, Phase, Precision, Swept
 
-WIDTH = {Precision.F32: 4, Precision.BF16: 2, Precision.F16: 2}
-"""Bytes of a number."""
+WIDTH = {Precision.F32: 4, Precision.BF16: 2, Precision.F16: 2, Precision.INT8: 1}
+"""Bytes of a number of a weight matrix; of any other, those of the precision's arithmetic."""
 PERCENT = "% of peak"
 
 
 def samples(run: Mapping[str, Any], preprocessing: Sequence[float]) -> dict[str, tuple[float, ...]]:
     """The series behind the figures, by the name of the figure; seconds, in the order in which they were taken."""
-    series = {"latency": run["samples"], "preprocessing_time": preprocessing}
+    series = {"latency": run["samples"], "device_time": run["device_samples"], "preprocessing_time": preprocessing}
     if decoding := run["decoding"]:
         series |= {"time_to_first_token": decoding["first"], "time_per_output_token": decoding["steps"]}
     return {name: tuple(found) for name, found in series.items() if found}
@@ -53,7 +53,7 @@ def metrics(
         phases: of the runner.
         series: `samples`.
         grown: `swept`.
-        work: what the judge counted of one call: `operations`; of decoding, `prefill` and `read`.
+        work: what the judge counted of one call: `operations`; of decoding, `prefill`, `read` and `matrices`.
         peak: what the machine sustained before; None where it was not measured.
     """
     seconds = {phase.name: phase.seconds for phase in phases}
@@ -66,7 +66,7 @@ def metrics(
     }
     found = {name: once(value) for name, value in figures.items() if value is not None}
     times = {name: duration(each) for name, each in series.items()}
-    found |= {name: times[name] for name in ("latency", "preprocessing_time") if name in times}
+    found |= {name: times[name] for name in ("latency", "device_time", "preprocessing_time") if name in times}
     found |= {name: Metric(value=value, unit="B") for name, value in run["memory"].items() if value is not None}
     config = json.loads(Path(built["config"]).read_text(encoding="utf-8"))
     found |= _own(family, config, times, run)
@@ -110,10 +110,11 @@ def _utilization(
         (work["prefill"], times["time_to_first_token"]) if decodes else (work["operations"], times["latency"])
     )
     found = {"operations": Metric(value=operations, unit="FLOP", better="neither")}
-    if peak and (product := peak.products.get(precision)):
+    if peak and (product := peak.products.get(precision.arithmetic)):
         found["model_flops_utilization"] = rate(time, 100 * operations / product.value, PERCENT)
     if decodes:
-        read, step = work["read"] * WIDTH[precision], times["time_per_output_token"]
+        others, step = work["read"] - work["matrices"], times["time_per_output_token"]
+        read = work["matrices"] * WIDTH[precision] + others * WIDTH[precision.arithmetic]
         found["bytes_per_step"] = Metric(value=read, unit="B", better="neither")
         if peak:
             found["model_bandwidth_utilization"] = rate(step, 100 * read / peak.bandwidth.value, PERCENT)

@@ -11,17 +11,9 @@ from typing import Any
 
 from assay.errors import listed
 from assay.evidence.digest import groups
+from assay.matrix import Matrix, MatrixCell, SessionRef
 from assay.measure.roofline import disturbance
-from assay.schema import (
-    OWN,
-    Cell,
-    CheckpointRef,
-    Matrix,
-    MatrixCell,
-    Precision,
-    SessionRef,
-    SessionReport,
-)
+from assay.schema import OWN, Cell, CheckpointRef, Precision, SessionReport
 
 SIZES = ("tiny", "base", OWN)
 """The order of sizes; others follow, by name."""

@@ -23,6 +23,7 @@ from assay.evidence.case import KEPT
 from assay.plan import Plan
 from assay.report.units import amount, number
 from assay.roles.process import role_environment
+from assay.schema import Precision
 
 JUDGE = 16
 """Bytes for each parameter: the checkpoint and its twin in float64."""
@@ -36,6 +37,8 @@ OUTPUTS = 256 * 2**20
 BERT; logits of 50,000 tokens at 100 positions are 20 MB, and about ten calls are judged."""
 NEGLIGIBLE = "tiny"
 """A size of local test models that fits wherever torch does: less than a million parameters."""
+CODES = 0.25
+"""Of the weights of an export, what they take once more in int8 at the least."""
 _WEIGHT = 4
 """Bytes a parameter that assay writes, in float32 whatever the checkpoint has."""
 
@@ -86,10 +89,11 @@ def memory(plan: Plan, family: str, count: int) -> Need:
 def disk(plan: Plan, family: str, count: int) -> int:
     """Bytes that a cell will add to the cache: a local test model, the twin, and what the backend exports of both."""
     weights = _WEIGHT * count
-    copies: Mapping[cache.Kind, int] = {
-        "checkpoints": 0 if family in plan.models else 1, "twins": 1, "exports": plan.backend.exports,
+    copies: Mapping[cache.Kind, float] = {
+        "checkpoints": 0 if family in plan.models else 1, "twins": 1,
+        "exports": plan.backend.exports * (1 + CODES * (Precision.INT8 in plan.precisions)),
     }  # fmt: skip
-    return weights * sum(max(0, wanted - _kept(kind, family, weights)) for kind, wanted in copies.items())
+    return round(weights * sum(max(0, wanted - _kept(kind, family, weights)) for kind, wanted in copies.items()))
 
 
 def _kept(kind: cache.Kind, family: str, weights: int) -> int:

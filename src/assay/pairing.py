@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from assay.matrix import MatrixCell
 from assay.report.names import names
-from assay.schema import MatrixCell
 
 
 @dataclass(frozen=True)

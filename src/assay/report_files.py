@@ -12,7 +12,9 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from assay.errors import UsageError
-from assay.schema import SCHEMA_VERSION, KnownFailures, Matrix, SessionReport
+from assay.known_failures import KnownFailures
+from assay.matrix import Matrix
+from assay.schema import SCHEMA_VERSION, SessionReport
 
 _KINDS = {"planned": "session report", "known_failures": "list of known failures", "cells": "matrix"}
 """What a file is, by the first of these keys that it has."""

@@ -52,11 +52,21 @@ class Verdict(StrEnum):
 
 
 class Precision(StrEnum):
-    """The arithmetic that a backend is told to use."""
+    """What a backend is told to compute in; at int8 the weights are integers, and the arithmetic is float32."""
 
     F32 = "f32"
     BF16 = "bf16"
     F16 = "f16"
+    INT8 = "int8"
+
+    @property
+    def arithmetic(self) -> Precision:
+        """What sums and products are made in."""
+        return Precision.F32 if self is Precision.INT8 else self
+
+
+FLOATS = (Precision.F32, Precision.BF16, Precision.F16)
+"""Those whose weights are numbers of the arithmetic's own type."""
 
 
 class Check(Concluding):
@@ -386,54 +396,3 @@ class SessionReport(Record):
     planned: tuple[str, ...]
     precisions: tuple[Precision, ...] = ()
     cells: tuple[Cell, ...] = ()
-
-
-class SessionRef(Record):
-    """The session behind a cell of the matrix."""
-
-    id: str
-    started_at: Timestamp
-    machine: Machine
-    environment: Environment
-    peaks: tuple[MachinePeak, ...] = ()
-
-
-class MatrixCell(Cell):
-    """A cell and its session; None where nobody has run it yet."""
-
-    session: SessionRef | None = None
-
-
-class Matrix(Record):
-    """The merge of session reports: `cells` are shown, `superseded` are the others of their keys."""
-
-    schema_version: Literal[1] = SCHEMA_VERSION
-    cells: tuple[MatrixCell, ...]
-    superseded: tuple[MatrixCell, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-
-class KnownFailure(Record):
-    """A cell that is known not to be REAL, and what it is; `checkpoint` names one that the user brought."""
-
-    family: str
-    backend: str
-    size: str
-    precision: Precision
-    checkpoint: str | None = None
-    status: Status
-    note: str = ""
-
-    @field_validator("status")
-    @classmethod
-    def _no_failure(cls, status: Status) -> Status:
-        if status in (Status.REAL, Status.UNAVAILABLE):
-            raise ValueError(f"{status} is no failure: leave the cell out")
-        return status
-
-
-class KnownFailures(Record):
-    """What `--expect` reads: every cell that is not named here should be REAL."""
-
-    schema_version: Literal[1] = SCHEMA_VERSION
-    known_failures: tuple[KnownFailure, ...]

@@ -127,7 +127,8 @@ def _wanted(device: Device, precisions: Sequence[Precision], before: MachinePeak
     return {
         "device": asdict(device),
         "products": {
-            each: before.products[each].by if before and each in before.products else None for each in precisions
+            each: before.products[each].by if before and each in before.products else None
+            for each in dict.fromkeys(precision.arithmetic for precision in precisions)
         },
         "bandwidth": before.bandwidth.by if before else None,
     }

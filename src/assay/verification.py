@@ -17,9 +17,9 @@ from typing import Any
 from assay import attestation, report_files, signing
 from assay.attestation import EVIDENCE, PREDICATE, RESULTS, STATEMENT
 from assay.errors import UsageError, counted
+from assay.matrix import Matrix, MatrixCell
 from assay.report import grid, units
 from assay.report.names import names
-from assay.schema import Matrix, MatrixCell
 
 
 class Refused(Exception):

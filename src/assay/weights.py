@@ -90,10 +90,13 @@ def _distribution(owner: Any, parent: Any, parameter: str, shape: tuple[int, ...
         return GAIN * math.sqrt(directions[0] / directions[2]), 0.1
     if kind == "Embedding" or "embedding" in parameter.lower() or len(shape) == 1 or parameter.endswith("_table"):
         return 0.0, math.sqrt(3)
-    # Matrices and convolutions are (out, in, ...); GPT-2's Conv1D and bare matrices `x @ W` are (in, out).
-    transposed = kind == "Conv1D" or parameter not in ("weight", "original1")
-    fan_in = shape[0] if transposed else math.prod(shape[1:])
+    fan_in = shape[0] if inputs_first(owner, parameter) else math.prod(shape[1:])
     gain = GAIN
     if type(parent).__name__ == "T5Attention" and owner is parent.q:
         gain /= math.sqrt(parent.key_value_proj_dim)  # T5 leaves the scale of attention to its queries
     return 0.0, math.sqrt(3) * gain / math.sqrt(fan_in)
+
+
+def inputs_first(owner: Any, parameter: str) -> bool:
+    """Whether a module's matrix is (in, out), as GPT-2's Conv1D and bare matrices `x @ W` are; others are (out, in)."""
+    return type(owner).__name__ == "Conv1D" or parameter not in ("weight", "original1", "in_proj_weight")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ import transformers
 from assay import backends, checkpoints, families
 from assay.backends import onnxruntime as onnx_column
 from assay.backends import openvino as column
-from assay.backends.base import Engine, Operation
+from assay.backends.base import Artifact, Engine, Operation
 from assay.challenge import Challenges
 from assay.checkpoints import Checkpoint
 from assay.devices import cpu_device
@@ -26,7 +27,7 @@ from assay.evidence.reference import Reference
 from assay.families.module import DTYPES, kept_wide
 from assay.measure.peak import flags
 from assay.measure.processes import Usage
-from assay.schema import Check, Precision, Verdict
+from assay.schema import FLOATS, Check, Precision, Verdict
 
 LOWER = (Precision.BF16, Precision.F16)
 
@@ -50,12 +51,14 @@ def traced(backend: str, checkpoint: Checkpoint, precision: Precision) -> tuple[
     return engine, engine.trace(inputs)[1]
 
 
-def precision_check(operations: list[Operation], declared: Precision, reference: Any) -> Check:
+def precision_check(
+    operations: list[Operation], declared: Precision, reference: Any, artifact: Artifact | None = None
+) -> Check:
     """The one that placement makes of such a trace."""
     case: Any = SimpleNamespace(
         built_in=True, clock=SimpleNamespace(usage=Usage(claimed=1.0, cpu=1.0)), operations=operations,
         device=cpu_device(), precision=declared, libraries=("libopenvino.so",), backend=backends.load("openvino"),
-        reference=reference,
+        reference=reference, artifact=artifact,
     )  # fmt: skip
     (found,) = (check for check in placement.judge(case).checks if check.name == "precision")
     return found
@@ -74,10 +77,11 @@ SAPPHIRE_RAPIDS = f"{COOPER_LAKE} avx_vnni avx512_fp16 amx_bf16 amx_tile amx_int
 @pytest.mark.parametrize(
     ("cpuinfo", "able"),
     [
-        ("flags : fpu sse2 avx avx2 f16c", ()),
-        (f"flags : {SKYLAKE}", ()),
-        (f"flags : {COOPER_LAKE}", (Precision.BF16,)),
-        (f"flags : {SAPPHIRE_RAPIDS}", LOWER),
+        ("flags : fpu sse2 avx", ()),
+        ("flags : fpu sse2 avx avx2 f16c", (Precision.INT8,)),
+        (f"flags : {SKYLAKE}", (Precision.INT8,)),
+        (f"flags : {COOPER_LAKE}", (Precision.BF16, Precision.INT8)),
+        (f"flags : {SAPPHIRE_RAPIDS}", (*LOWER, Precision.INT8)),
         ("Features : fp asimd asimdhp", (Precision.F16,)),
         ("Features : fp asimd", ()),
         ("", ()),
@@ -89,6 +93,7 @@ def test_openvino_has_what_the_processor_s_flags_tell(
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/cpuinfo").write_text(f"processor : 0\n{cpuinfo}\n")
     monkeypatch.setattr(column, "flags", lambda: flags(tmp_path))
+    monkeypatch.setattr(column, "find_spec", lambda name: name == "nncf")
     device = cpu_device()
     assert column.BACKEND.precisions(device) == (Precision.F32, *able)
     for precision in set(LOWER) - set(able):
@@ -106,10 +111,19 @@ def test_openvino_names_the_flags_that_are_missing_and_no_others(monkeypatch: py
     )  # fmt: skip
 
 
+def test_openvino_has_no_int8_without_what_makes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(column, "flags", lambda: frozenset(SAPPHIRE_RAPIDS.split()))
+    monkeypatch.setattr(column, "find_spec", lambda name: None)
+    assert column.BACKEND.precisions(cpu_device()) == FLOATS
+    absent = column.BACKEND.lacks(cpu_device(), Precision.INT8)
+    assert absent.reason == "weights are made int8 by NNCF, which is not installed: pip install 'assay[int8]'"
+    assert absent.looked_for == ("package nncf: not found",)
+
+
 def test_openvino_promises_nothing_that_its_plugin_does_not() -> None:
     openvino = pytest.importorskip("openvino")
     own = set(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-    names = {Precision.F32: "FP32", Precision.BF16: "BF16", Precision.F16: "FP16"}
+    names = {Precision.F32: "FP32", Precision.BF16: "BF16", Precision.F16: "FP16", Precision.INT8: "INT8"}
     assert {names[each] for each in column.BACKEND.precisions(cpu_device())} <= own
 
 
@@ -122,6 +136,38 @@ def test_what_openvino_executes_in_f32_is_not_what_was_declared(bert: Checkpoint
     assert found.verdict is Verdict.FAILED
     assert f"ran in another precision than {declared}: " in found.text and "in f32" in found.text
     assert precision_check(operations, Precision.F32, NOTHING_KEPT).verdict is Verdict.PASSED
+
+
+# Weights in int8
+
+
+@pytest.mark.parametrize(("backend", "needed"), [("openvino", "nncf"), ("onnxruntime", "onnxruntime")])
+def test_products_with_weights_in_int8_are_int8_and_no_others(backend: str, needed: str, bert: Checkpoint) -> None:
+    pytest.importorskip(needed)
+    loaded = backends.load(backend)
+    artifacts = {each: loaded.build(bert, precision=each) for each in (Precision.F32, Precision.INT8)}
+    operations = {}
+    for precision in artifacts:
+        engine, operations[precision] = traced(backend, bert, precision)
+        engine.close()
+    own = artifacts[Precision.INT8]
+    weighed = [each for each in operations[Precision.INT8] if each.weights]
+    assert len(weighed) == 12  # of two layers, six each
+    assert {(each.weights, each.precision) for each in weighed} == {("i8", "f32")}
+    found = precision_check(operations[Precision.INT8], Precision.INT8, NOTHING_KEPT, own)
+    assert found.verdict is Verdict.PASSED
+    assert found.text == "all of 12 matrix products with weights read them in int8; arithmetic was in f32"
+    wide = precision_check(operations[Precision.F32], Precision.INT8, NOTHING_KEPT, artifacts[Precision.F32])
+    assert wide.verdict is Verdict.FAILED
+    assert wide.text.startswith("12 of 12 matrix products read weights of another type than int8: ")
+    for left, verdict in ((1, Verdict.PASSED), (2, Verdict.FAILED)):  # 8 % and 17 %
+        some = [replace(each, weights="f32") if at < left else each for at, each in enumerate(weighed)]
+        assert precision_check(some, Precision.INT8, NOTHING_KEPT, own).verdict is verdict
+    for lower in ("bf16", "i8"):  # activations as integers are no weights
+        narrow = [*weighed[:11], replace(weighed[11], precision=lower)]
+        assert precision_check(narrow, Precision.INT8, NOTHING_KEPT, own).verdict is Verdict.FAILED
+    untold = [replace(each, weights=None) for each in weighed]
+    assert precision_check(untold, Precision.INT8, NOTHING_KEPT, own).verdict is Verdict.NOT_JUDGED
 
 
 # ONNX Runtime
@@ -155,7 +201,7 @@ def test_onnx_runtime_multiplies_no_matrices_in_half_floats(precision: Precision
 
 
 def test_onnx_runtime_says_so_before_it_runs() -> None:
-    assert onnx_column.BACKEND.precisions(cpu_device()) == (Precision.F32,)
+    assert onnx_column.BACKEND.precisions(cpu_device()) == (Precision.F32, Precision.INT8)
     absent = onnx_column.BACKEND.lacks(cpu_device(), Precision.BF16)
     assert absent.reason == "ONNX Runtime's CPU provider has matrix products in f32 alone"
     assert absent.looked_for == ("kernels of CPUExecutionProvider for MatMul, Gemm and Conv in bf16: none",)
@@ -195,7 +241,7 @@ def test_casting_a_whole_model_would_not_be_the_same() -> None:
 def test_t5_alone_of_the_ten_keeps_matrices_in_float32_and_at_f16_alone() -> None:
     for name in families.ORDER:
         model = families.load(name).load(checkpoints.local(name).path).model
-        kept = {precision: kept_wide(model, precision) for precision in Precision}
+        kept = {precision: kept_wide(model, precision) for precision in FLOATS}
         layers = 4 if name == "t5" else 0  # two a side
         assert kept == {Precision.F32: 0, Precision.BF16: 0, Precision.F16: layers}
 

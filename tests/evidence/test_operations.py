@@ -50,6 +50,8 @@ def test_a_step_reads_what_its_decoder_has(name: str) -> None:
     least = sum(own.values()) - looked_up - cross
     # Beside them: rows of tables, biases of positions, and the cache.
     assert least <= work.read < 1.25 * sum(own.values())
+    single = sum(each.numel() for each in decoder.parameters() if each.ndim == 1)
+    assert least - single <= work.matrices < work.read - single / 2
 
 
 def _source(name: str) -> bool:

@@ -13,10 +13,12 @@ from torch.utils._pytree import tree_leaves
 
 from assay import checkpoints, families
 from assay.challenge import Challenges
-from assay.evidence import reference
+from assay.evidence import rounding
 from assay.evidence.case import Answer
 from assay.evidence.deviation import K
-from assay.evidence.reference import ACCUMULATION, DRAWS, Reference
+from assay.evidence.float64 import COORDINATES, TrueFloat64
+from assay.evidence.reference import DRAWS, Reference
+from assay.evidence.rounding import ACCUMULATION
 from assay.schema import Precision
 
 
@@ -142,7 +144,7 @@ def test_sums_of_equal_terms_miss_their_mean_by_more_than_a_random_walk(monkeypa
         return np.asarray(np.sqrt(np.mean((noise["logits"] - exact["logits"]) ** 2)))
 
     with_sums = floor(constant), floor(fresh)
-    monkeypatch.setattr(reference, "LANES", 2**30)
+    monkeypatch.setattr(rounding, "LANES", 2**30)
     walk = floor(constant), floor(fresh)
     assert with_sums[0] > 5 * walk[0]
     assert with_sums[1] == walk[1]
@@ -189,3 +191,26 @@ def test_calls_of_one_shape_are_one_batch_and_each_gets_its_own_outputs(
             floors_of = [float(np.linalg.norm(each[output] - array)) for each in (floor, spread)]
             # A single similarity has four draws; their norm varies by a factor of three, that of many by a tenth.
             assert 0.2 < floors_of[1] / floors_of[0] < 5
+
+
+def test_an_interpolation_is_off_by_what_float32_is_with_a_sign_for_each_place() -> None:
+    """CLAP's frames are stretched, its frequencies are not: they share what their frame is off."""
+    frames = torch.randn(2, 1, 1001, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def stretched(values: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.interpolate(values, (1024, 8), mode="bicubic", align_corners=True)
+
+    def drawn(seed: int) -> torch.Tensor:
+        with TrueFloat64(coarse=torch.Generator().manual_seed(seed)):
+            return stretched(frames)
+
+    exact, narrow = stretched(frames), stretched(frames.float()).double()
+    signs = (drawn(1) - exact) / (COORDINATES * (narrow - exact))
+    told = (narrow - exact).abs() > 1e-9
+    torch.testing.assert_close(signs[told].abs(), torch.ones_like(signs[told]), atol=1e-3, rtol=0)
+    of_frames = torch.where(told, signs, torch.nan)
+    assert bool((of_frames.nanmean((0, 1, 3)).abs() > 0.999).all())  # one for all of a frame
+    assert abs(float(signs[told].mean())) < 0.15
+    assert torch.equal(drawn(1), drawn(1)) and not torch.equal(drawn(1), drawn(2))
+    with TrueFloat64():
+        assert torch.equal(stretched(frames), exact)

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from assay.matrix import Matrix
 from assay.report import page
 from assay.report.page import Baseline
-from assay.schema import Matrix
 from tests.test_noxfile import ROOT
 
 PICTURES = ROOT / "reports" / "screenshots"

@@ -15,8 +15,9 @@ from assay import families
 from assay.compare import Side
 from assay.evidence import LAYERS
 from assay.evidence.agreement import DECODING
+from assay.matrix import Matrix, MatrixCell
 from assay.report import page
-from assay.schema import Cell, Check, Evidence, Layer, Matrix, MatrixCell, Metric, Phase, Swept, Workload
+from assay.schema import Cell, Check, Evidence, Layer, Metric, Phase, Swept, Workload
 from tests import strategies as make
 
 SAMPLES = {"preprocessing_time": 10, "time_to_first_token": 6}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
+from assay.matrix import Matrix
 from assay.report.badges import GREEN, GREY, RED, files
-from assay.schema import Matrix
 from tests import strategies as make
 
 SVG = "{http://www.w3.org/2000/svg}"

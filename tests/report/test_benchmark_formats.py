@@ -9,8 +9,9 @@ from typing import Any
 import jsonschema
 import pytest
 
+from assay.matrix import Matrix
 from assay.report import bencher, github_benchmark, pytorch_benchmark
-from assay.schema import Matrix, Metric, Status
+from assay.schema import Metric, Status
 from tests import strategies as make
 
 MODULES = {

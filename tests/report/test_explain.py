@@ -13,8 +13,9 @@ from rich.cells import cell_len
 from assay.cli import main
 from assay.errors import UsageError
 from assay.evidence import LAYERS
+from assay.matrix import Matrix, MatrixCell
 from assay.report.explain import again, find, print_cells
-from assay.schema import Cell, Layer, Matrix, MatrixCell, Metric
+from assay.schema import Cell, Layer, Metric, Precision
 from assay.status import REQUIRED
 from tests import strategies as make
 
@@ -129,6 +130,15 @@ def test_several_cells_of_a_place_stand_one_after_the_other() -> None:
     assert stream.getvalue().count("BERT on cpu: ✔ REAL") == 2
 
 
+def test_one_precision_is_explained_alone() -> None:
+    both = (Precision.F32, Precision.INT8)
+    matrix = make.matrix(make.report(*(make.cell(precision=precision) for precision in both), precisions=both))
+    assert [cell.precision for cell in find(matrix, "bert", "cpu")] == ["f32", "int8"]
+    assert [cell.precision for cell in find(matrix, "bert", "cpu", "int8")] == ["int8"]
+    with pytest.raises(UsageError, match="unknown precision of bert on cpu 'int4'; did you mean int8"):
+        find(matrix, "bert", "cpu", "int4")
+
+
 @pytest.mark.parametrize("width", [60, 80])
 def test_it_fits_and_what_a_report_says_cannot_drive_the_terminal(width: int) -> None:
     nasty = make.evidence()[:1] + make.evidence()[1:]
@@ -148,7 +158,7 @@ def matrix_file(tmp_path: Path) -> Path:
 
 
 def test_the_command_line_explains_from_a_file(matrix_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["explain", "bert", "openvino", "--matrix", str(matrix_file)]) == 0
+    assert main(["explain", "bert", "openvino", "--matrix", str(matrix_file), "--precision", "f32"]) == 0
     assert capsys.readouterr().out.startswith("BERT on openvino: ≉ INACCURATE")
     assert main(["explain", "bert", "openvino", "--matrix", str(matrix_file), "--json"]) == 0
     assert [cell["status"] for cell in json.loads(capsys.readouterr().out)] == ["INACCURATE"]

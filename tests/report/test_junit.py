@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from junitparser import Error, Failure, JUnitXml, Skipped
 
+from assay.matrix import Matrix
 from assay.report.junit import files
 from assay.schema import Failure as Broken
-from assay.schema import Matrix, Status
+from assay.schema import Status
 from tests import strategies as make
 
 SCHEMA = xmlschema.XMLSchema(Path(__file__).parent / "schemas" / "junit-10.xsd")

@@ -14,9 +14,10 @@ from playwright.sync_api import Page, expect
 from assay import families
 from assay.cli import main
 from assay.compare import Side, compare
+from assay.matrix import Matrix
 from assay.report import comparison, page
 from assay.report.page.difference import GLYPHS
-from assay.schema import Cell, Layer, Matrix, Metric, SessionReport
+from assay.schema import Cell, Layer, Metric, SessionReport
 from tests import strategies as make
 from tests.report.conftest import PHONE, PICTURES, Open
 from tests.report.many_cells import later, many

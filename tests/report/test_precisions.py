@@ -14,10 +14,11 @@ from assay import expect
 from assay.cli import main
 from assay.compare import Side, compare, read
 from assay.export import FORMATS
+from assay.matrix import Matrix
 from assay.report import explain, markdown, page
 from assay.report.names import names
 from assay.report.terminal import print_matrix
-from assay.schema import Layer, Matrix, Metric, Precision, Status
+from assay.schema import FLOATS, Layer, Metric, Precision, Status
 from tests import strategies as make
 from tests.report.conftest import Open
 
@@ -42,8 +43,8 @@ def everything() -> Matrix:
     absent = [make.unavailable(backend="onnxruntime", precision=each, unavailable=ABSENT) for each in ("bf16", "f16")]
     return make.merge(
         [
-            make.report(*own, precisions=tuple(Precision)),
-            make.report(make.cell(backend="onnxruntime"), *absent, session="s2", precisions=tuple(Precision)),
+            make.report(*own, precisions=FLOATS),
+            make.report(make.cell(backend="onnxruntime"), *absent, session="s2", precisions=FLOATS),
         ],
         ("bert",), ("cpu", "onnxruntime"),
     )  # fmt: skip
@@ -67,7 +68,7 @@ def test_the_terminal_has_a_table_for_each_and_names_it_beside_figures() -> None
     print_matrix(everything(), stream, width=80)
     text = stream.getvalue()
     titles = [line.strip() for line in lines(text, "tiny, ") if "latency" in line]
-    assert titles == [f"tiny, {each}: latency" for each in Precision]
+    assert titles == [f"tiny, {each}: latency" for each in FLOATS]
     figures = text[text.index("error / bound") :].splitlines()
     below = [figures[at + 1].split()[:2] for at, line in enumerate(figures) if line.startswith("BERT")]
     assert below == [["tiny,", each] for each in ("f32", "f32", "bf16", "f16")]
@@ -80,7 +81,7 @@ def test_the_status_page_tells_the_precision_of_every_row_figure_and_log() -> No
     text = markdown.render(make.matrix(make.report(cell(Precision.F32), cell(Precision.BF16), broken)))
     assert "BERT on cpu, f16: end of the builder's log" in text
     assert [line.split("|")[2].strip() for line in lines(text, "| BERT |")[:3]] == [
-        f"tiny, {each}, `{make.checkpoint('bert-tiny').sha256[:8]}`" for each in Precision
+        f"tiny, {each}, `{make.checkpoint('bert-tiny').sha256[:8]}`" for each in FLOATS
     ]
     assert len(lines(text, "| BERT (tiny, bf16) | latency |")) == 1
 
@@ -88,13 +89,13 @@ def test_the_status_page_tells_the_precision_of_every_row_figure_and_log() -> No
 def test_the_page_tells_them_apart_in_its_views_by_kind(show: Open) -> None:
     tab = show(everything(), "#view=text")
     heads = tab.locator("#figures .card").first.locator("tbody th").all_inner_texts()
-    assert [head.split("\n") for head in heads] == [["BERT", f"tiny, {each}"] for each in Precision]
+    assert [head.split("\n") for head in heads] == [["BERT", f"tiny, {each}"] for each in FLOATS]
     assert tab.locator("#figures .card").first.get_by_text("2.0×").count() == 0  # of no precision against another
 
 
 def test_the_page_has_a_heading_for_each_precision() -> None:
     text = page.render(everything())
-    assert [text.count(f'scope="rowgroup">tiny, {each}<') for each in Precision] == [1, 1, 1]
+    assert [text.count(f'scope="rowgroup">tiny, {each}<') for each in FLOATS] == [1, 1, 1]
 
 
 def test_a_single_precision_is_named_once_and_not_at_every_figure() -> None:
@@ -118,7 +119,7 @@ def test_every_format_for_other_programs_has_them_apart(form: str, tmp_path: Pat
         assert len(set(cases)) == len(cases) == 6
     if form == "badges":
         rows = {path.stem for path in (tmp_path / "badges").glob("row-*")}
-        assert rows == {f"row-bert-tiny-{each}" for each in Precision}
+        assert rows == {f"row-bert-tiny-{each}" for each in FLOATS}
 
 
 def test_each_is_explained_with_the_command_that_runs_it_again() -> None:
@@ -130,7 +131,7 @@ def test_each_is_explained_with_the_command_that_runs_it_again() -> None:
     ]
     stream = io.StringIO()
     explain.print_cells(cells, stream, width=100)
-    assert [line.split(",")[1].strip() for line in lines(stream.getvalue(), "  tiny, ")] == list(Precision)
+    assert [line.split(",")[1].strip() for line in lines(stream.getvalue(), "  tiny, ")] == list(FLOATS)
 
 
 def test_a_known_failure_of_one_precision_is_none_of_another() -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from assay.errors import UsageError
+from assay.matrix import Matrix
 from assay.report.selection import Selection
 from assay.report.terminal import print_matrix
-from assay.schema import Matrix, Metric
+from assay.schema import Metric
 from tests import strategies as make
 from tests.conftest import Assay
 

@@ -15,8 +15,9 @@ from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
 from assay.errors import UsageError
+from assay.matrix import Matrix
 from assay.report.table import COLUMNS, csv_files, parquet_files, rows
-from assay.schema import Matrix, Status
+from assay.schema import Status
 from tests import strategies as make
 
 

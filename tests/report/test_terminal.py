@@ -10,9 +10,10 @@ import pytest
 from rich.cells import cell_len
 
 from assay import families
+from assay.matrix import Matrix
 from assay.report import grid
 from assay.report.terminal import print_matrix
-from assay.schema import Matrix, Metric, Status
+from assay.schema import Metric, Status
 from tests import strategies as make
 
 

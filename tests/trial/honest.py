@@ -1,9 +1,9 @@
 """Honest controls: runs that nobody tampered with, none of which may be taken for anything but real.
 
-Every judged call of every engine is a judgement: torch at three precisions, ONNX Runtime and OpenVINO at f32, over many
-seeds, shapes and draws of the weights, with inputs that are hard on arithmetic. So is what a timed loop kept, of which
-it is asked whether each output is its own input's answer. Most are of tiny test models; the whole trial has some of
-published size, and a trained checkpoint.
+Every judged call of every engine is a judgement: torch at f32, bf16 and f16, ONNX Runtime and OpenVINO at f32 and with
+weights in int8, over many seeds, shapes and draws of the weights, with inputs that are hard on arithmetic. So is what a
+timed loop kept, of which it is asked whether each output is its own input's answer. Most are of tiny test models; the
+whole trial has some of published size, and a trained checkpoint.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from assay.evidence.case import Answer
 from assay.evidence.deviation import K
 from assay.evidence.reference import Reference
 from assay.families.base import Config, Family, accepted
-from assay.schema import Precision, Verdict
+from assay.schema import FLOATS, Precision, Verdict
 from tests.trial.lab import DTYPES, IN_FULL, TIMED, cast
 from tests.zoo import trained
 
@@ -63,9 +63,9 @@ def judge_all(
     """All engines of one family at one precision, with one draw of the weights."""
     checkpoint = checkpoints.opened(family, trained()) if size == OWN else checkpoints.local(family, size, weights)
     row = families.load(family)
-    engines: dict[str, Engine] = {TORCH: _torch(row, checkpoint, precision)}
-    if exported and precision is Precision.F32:
-        engines |= {name: _opened(name, checkpoint) for name in EXPORTED}
+    engines: dict[str, Engine] = {TORCH: _torch(row, checkpoint, precision)} if precision in FLOATS else {}
+    if exported and precision.arithmetic is Precision.F32:
+        engines |= {name: _opened(name, checkpoint, precision) for name in EXPORTED}
     reference = Reference(row, checkpoint.path)
     floors: dict[str, list[float]] = {name: [] for name in engines}
     alarms: dict[str, list[str]] = {name: [] for name in engines}
@@ -154,10 +154,10 @@ def _torch(family: Family, checkpoint: Checkpoint, precision: Precision) -> Engi
     return TorchEngine(cast(family.load(checkpoint.path), DTYPES[precision]), "cpu")
 
 
-def _opened(name: str, checkpoint: Checkpoint) -> Engine:
+def _opened(name: str, checkpoint: Checkpoint, precision: Precision) -> Engine:
     backend = backends.load(name)
-    artifact = backend.build(checkpoint, precision=Precision.F32)
-    return backend.open(artifact, device=backend.devices()[0], precision=Precision.F32, phase=_untimed)
+    artifact = backend.build(checkpoint, precision=precision)
+    return backend.open(artifact, device=backend.devices()[0], precision=precision, phase=_untimed)
 
 
 def _untimed(_name: str) -> AbstractContextManager[None]:

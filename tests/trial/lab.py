@@ -29,7 +29,8 @@ from assay.devices import cpu_device
 from assay.evidence import agreement, placement, provenance, timing, weights
 from assay.evidence.case import Answer, Case, Clock, Decoding, Software
 from assay.evidence.deviation import K
-from assay.evidence.reference import Reference, TrueFloat64
+from assay.evidence.float64 import TrueFloat64
+from assay.evidence.reference import Reference
 from assay.families.base import Family
 from assay.families.generation import GeneratingFamily
 from assay.installed import Findings

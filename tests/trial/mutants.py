@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from assay.backends.torch_eager import TorchDecoder
-from assay.evidence.reference import UNIT_ROUND_OFF
+from assay.evidence.rounding import UNIT_ROUND_OFF
 from assay.families.sentence_embeddings import Pooling, SentenceEmbeddings
 from assay.schema import Precision
 from tests.trial.lab import Outputs, Subject

@@ -14,7 +14,7 @@ import numpy as np
 from assay import families
 from assay.evidence.deviation import K
 from assay.report.markdown import as_table
-from assay.schema import Precision, Status
+from assay.schema import FLOATS, Precision, Status
 from tests.trial.honest import ENGINES, SIZES, TINY, Judged
 from tests.trial.impostors import Outcome
 from tests.trial.tried import Tried
@@ -57,7 +57,7 @@ class Trial:
     def rates(self) -> list[tuple[str, str, int, int]]:
         """Precision, band, killed, tried: mutants that change nothing are left out."""
         found = []
-        for precision in Precision:
+        for precision in FLOATS:
             mine = [each for each in self.mutants if each.precision == precision and not each.equivalent]
             for low, high, name in BANDS:
                 band = [each for each in mine if low <= each.effect_in_floors < high or each.effect_in_floors == high]
@@ -106,14 +106,14 @@ class Trial:
         for name in names:
             mine = [each for each in self.mutants if each.name == name]
             cells = [name]
-            for precision in Precision:
+            for precision in FLOATS:
                 seen = [each for each in mine if each.precision == precision and not each.equivalent]
                 cells.append(f"{sum(each.killed for each in seen)} of {len(seen)}" if seen else "")
             effects = [each.effect_in_floors for each in mine if not each.equivalent]
             cells.append(f"{min(effects):.2g} to {max(effects):.2g}" if effects else "none")
             cells.append(", ".join(sorted({each.family for each in mine if each.equivalent})))
             rows.append(tuple(cells))
-        return as_table(("mutant", *map(str, Precision), "effects in floors", "no effect in"), rows)
+        return as_table(("mutant", *map(str, FLOATS), "effects in floors", "no effect in"), rows)
 
     def _distributions(self) -> str:
         rows = []

@@ -38,7 +38,7 @@ class Artifact:
     Attributes:
         family: the family's id.
         path: the checkpoint's folder, or the folder of the exported model.
-        format: `checkpoint` or `onnx`.
+        format: `checkpoint` or `onnx`; with weights in int8, `openvino` or `onnxruntime`.
         export_seconds: how long the export took when it was made; None where nothing is exported.
     """
 
@@ -63,6 +63,7 @@ class Operation:
         precision: `f32`, `bf16`, ... of its result; None for integers and booleans.
         compute: a matrix product, convolution or attention, where nearly all arithmetic is.
         work: its share is judged by this: seconds where the trace has them, else elements computed.
+        weights: the type in which it reads its weights; None where it has none, or the trace does not tell.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Operation:
     precision: str | None
     compute: bool
     work: float
+    weights: str | None = None
 
 
 class Engine(ABC):
@@ -99,6 +101,10 @@ class Engine(ABC):
     @abstractmethod
     def trace(self, inputs: Tensors) -> tuple[Tensors, list[Operation]]:
         """One forward pass, and what it executed."""
+
+    def device_time(self, inputs: Tensors) -> float | None:
+        """Seconds from a pass's first kernel to its last by the device's own clock; None where it has none."""
+        return None
 
     def device_memory(self) -> int | None:
         """Peak bytes allocated on the device; None where there is no device memory of its own."""

@@ -72,7 +72,7 @@ def export(checkpoint: Checkpoint) -> Artifact:
 
     family = families.load(checkpoint.family)
     recipe = _recipe(family, checkpoint)
-    return _published(family, recipe, lambda target: _export(family, checkpoint, target))
+    return published(family, recipe, lambda target: _export(family, checkpoint, target))
 
 
 def export_twin(checkpoint: Checkpoint, twin: Checkpoint) -> Artifact:
@@ -87,22 +87,32 @@ def export_twin(checkpoint: Checkpoint, twin: Checkpoint) -> Artifact:
     source = export(checkpoint)
     recipe = _recipe(family, twin) | {"substituted in": checkpoint.sha256}
     try:
-        return _published(family, recipe, lambda target: _substitute(Path(source.path), checkpoint, twin, target))
+        return published(family, recipe, lambda target: _substitute(Path(source.path), checkpoint, twin, target))
     except _Ambiguous:
         return export(twin)
 
 
-def _published(family: Family, recipe: dict[str, Any], write: Callable[[Path], dict[str, Any]]) -> Artifact:
-    """The folder of that recipe; `write` makes its graphs and says what else the manifest holds."""
+def published(
+    family: Family, recipe: dict[str, Any], write: Callable[[Path], dict[str, Any]], *, kind: str = "onnx",
+    before: float | None = None,
+) -> Artifact:  # fmt: skip
+    """The folder of that recipe, from the cache if it was made before.
+
+    Args:
+        recipe: all that it is made of.
+        write: makes its graphs in an empty folder, and says what else the manifest holds.
+        kind: the artifact's format.
+        before: seconds that went into what it is made of.
+    """
 
     def build(draft: Path) -> None:
         started = time.perf_counter()
-        manifest = recipe | write(draft) | {"seconds": time.perf_counter() - started}
+        manifest = recipe | write(draft) | {"seconds": (before or 0.0) + time.perf_counter() - started}
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     folder = cache.entry("exports", f"{family.id}-{key[:24]}", build, lambda there: (there / MANIFEST).is_file())
-    return Artifact(family=family.id, path=str(folder), format="onnx", export_seconds=_manifest(folder)["seconds"])
+    return Artifact(family=family.id, path=str(folder), format=kind, export_seconds=_manifest(folder)["seconds"])
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

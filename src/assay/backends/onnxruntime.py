@@ -18,6 +18,7 @@ from assay.errors import Unavailable
 from assay.schema import Precision
 
 if TYPE_CHECKING:
+    from assay.checkpoints import Checkpoint
     from assay.families.generation import GeneratingFamily
 
 COMPUTE = frozenset({
@@ -25,6 +26,9 @@ COMPUTE = frozenset({
     "GroupQueryAttention", "MatMulNBits", "MatMulInteger", "DynamicQuantizeMatMul", "QLinearMatMul",
 })  # fmt: skip
 """Operators that hold nearly all arithmetic."""
+INTEGER = "MatMulNBits"
+"""The operator whose weights are integers. Of others a profile does not tell whether they have weights: packed ones are
+no inputs any more."""
 
 PROVIDER = "CPUExecutionProvider"
 _PRECISIONS = {"float": "f32", "float16": "f16", "bfloat16": "bf16", "double": "f64", "int8": "i8", "uint8": "u8"}
@@ -47,8 +51,8 @@ class OnnxRuntime(OnnxBackend):
         return (cpu_device(),)
 
     def precisions(self, device: Device) -> Sequence[Precision]:
-        """f32 alone, whatever the processor."""
-        return (Precision.F32,)
+        """f32, with weights in int8 too, whatever the processor."""
+        return (Precision.F32, Precision.INT8)
 
     def lacks(self, device: Device, precision: Precision) -> Unavailable:
         """Of a graph in f16 it casts the operands of matrix products to f32, and one in bf16 it refuses."""
@@ -57,10 +61,26 @@ class OnnxRuntime(OnnxBackend):
             [f"kernels of {PROVIDER} for MatMul, Gemm and Conv in {precision}: none"],
         )
 
+    def build(self, checkpoint: Checkpoint, *, precision: Precision) -> Artifact:
+        """The shared export; at int8 what ONNX Runtime's quantiser makes of it."""
+        return _quantised(super().build(checkpoint, precision=precision), precision)
+
+    def build_twin(self, checkpoint: Checkpoint, twin: Checkpoint, *, precision: Precision) -> Artifact:
+        """The same of the twin."""
+        return _quantised(super().build_twin(checkpoint, twin, precision=precision), precision)
+
     def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> Engine:
         """A session a graph on the CPU provider; optimising the graph is part of creating it."""
         with phase("compile"):
             return opened(artifact)
+
+
+def _quantised(export: Artifact, precision: Precision) -> Artifact:
+    if precision is not Precision.INT8:
+        return export
+    from assay.backends.onnxruntime_int8 import quantised
+
+    return quantised(export)
 
 
 def opened(artifact: Artifact, *, optimized: bool = True) -> Engine:
@@ -227,12 +247,12 @@ def operations(events: Iterable[Mapping[str, Any]]) -> list[Operation]:
         if event.get("cat") != "Node" or "provider" not in arguments:
             continue
         types = [kind for output in arguments.get("output_type_shape", ()) for kind in output]
-        provider = arguments["provider"]
+        provider, name = arguments["provider"], arguments.get("op_name", "")
         found.append(Operation(
-            name=arguments.get("op_name", ""), kernel=f"{provider}:{arguments.get('op_name', '')}",
+            name=name, kernel=f"{provider}:{name}",
             device=_PROVIDER_DEVICES.get(provider, provider.lower()),
-            precision=_PRECISIONS.get(types[0]) if types else None,
-            compute=arguments.get("op_name") in COMPUTE, work=event.get("dur", 0) / 1e6,
+            precision=_PRECISIONS.get(types[0]) if types else None, compute=name in COMPUTE,
+            work=event.get("dur", 0) / 1e6, weights="i8" if name == INTEGER else None,
         ))  # fmt: skip
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +20,7 @@ from assay.measure.peak import flags
 from assay.schema import Precision
 
 if TYPE_CHECKING:
+    from assay.checkpoints import Checkpoint
     from assay.families.generation import GeneratingFamily
 
 T = TypeVar("T")
@@ -28,17 +30,23 @@ COMPUTE = frozenset({
     "ScaledDotProductAttentionWithKVCache", "PagedAttention", "MHA", "QKVProjection", "LLMMLP", "LSTMSequence",
 })  # fmt: skip
 """Layer types that hold nearly all arithmetic."""
+WEIGHED = "FullyConnected"
+"""The layer type of products with weights, whose type its trace states."""
 
 _BF16 = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx512_bf16")
 _FLAGS: Mapping[Precision, tuple[tuple[str, ...], ...]] = {
     Precision.F32: ((),),
     Precision.BF16: (_BF16,),
     Precision.F16: ((*_BF16, "avx_vnni", "avx512_fp16"), ("asimdhp",)),
+    Precision.INT8: (("avx2",),),
 }
 """By which flags the plugin knows that a processor has a precision, any one row of them: what it then names among its
 `OPTIMIZATION_CAPABILITIES` (oneDNN's `avx512_core_bf16` and `avx512_core_fp16`; Arm's half floats). Asked for one that
 is not there, it computes in f32 and says nothing. Two more it would take, and they are left out: bf16 made of f32 on
-other processors with AVX-512, slower than f32 itself; and both with AVX-VNNI-INT8, a flag that Linux does not list."""
+other processors with AVX-512, slower than f32 itself; and both with AVX-VNNI-INT8, a flag that Linux does not list.
+Weights in int8 are widened inside matrix products with AVX2; without it the plugin widens them when it compiles."""
+QUANTISER = "nncf"
+"""The distribution that makes weights int8, of the extra `int8`."""
 
 _FLOATS = {"f32", "bf16", "f16", "f64", "i8", "u8", "i4", "u4"}
 _PRIMITIVE_PRECISION = re.compile(r"_(f32|bf16|f16|i8|u8)$")
@@ -53,25 +61,39 @@ class OpenVino(OnnxBackend):
     libraries = ("libopenvino", "_pyopenvino")
     runner_memory = 7
     """The file's weights, mapped, and the compiled copy; 8.6 for BERT, 7.1 for MiniLM."""
-    packages = ("openvino", "torch", "transformers", "onnx", "onnxscript", "numpy")
+    packages = ("openvino", "nncf", "torch", "transformers", "onnx", "onnxscript", "numpy")
 
     def devices(self) -> Sequence[Device]:
         """The processor, always."""
         return (cpu_device(),)
 
     def precisions(self, device: Device) -> Sequence[Precision]:
-        """f32 everywhere; bf16 and f16 where the processor has instructions for them."""
+        """f32 everywhere; the others where the processor has instructions for them, int8 where NNCF is installed."""
         known = flags()
-        return tuple(each for each, rows in _FLAGS.items() if any(known.issuperset(row) for row in rows))
+        able = (each for each, rows in _FLAGS.items() if any(known.issuperset(row) for row in rows))
+        return tuple(each for each in able if each is not Precision.INT8 or find_spec(QUANTISER))
 
     def lacks(self, device: Device, precision: Precision) -> Unavailable:
-        """The flags that the processor has not."""
+        """The flags that the processor has not, or the package."""
+        if precision is Precision.INT8 and not find_spec(QUANTISER):
+            return Unavailable(
+                "weights are made int8 by NNCF, which is not installed: pip install 'assay[int8]'",
+                [f"package {QUANTISER}: not found"],
+            )
         known = flags()
         missing = (", ".join(flag for flag in row if flag not in known) for row in _FLAGS[precision])
         return Unavailable(
             f"{device.name} has no instructions for {precision} that OpenVINO uses: it would compute in f32",
             [f"processor flags {names}: not found" for names in missing],
         )
+
+    def build(self, checkpoint: Checkpoint, *, precision: Precision) -> Artifact:
+        """The shared export; at int8 what NNCF makes of it."""
+        return _quantised(super().build(checkpoint, precision=precision), precision)
+
+    def build_twin(self, checkpoint: Checkpoint, twin: Checkpoint, *, precision: Precision) -> Artifact:
+        """The same of the twin."""
+        return _quantised(super().build_twin(checkpoint, twin, precision=precision), precision)
 
     def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> Engine:
         """Read and compile, told the precision: left to itself OpenVINO takes bf16 and a u8 cache."""
@@ -82,12 +104,14 @@ class OpenVino(OnnxBackend):
         from assay.machine import threads
 
         core, folder, family = openvino.Core(), Path(artifact.path), families.load(artifact.family)
+        suffix = ".xml" if artifact.format == "openvino" else ".onnx"
+        paths = [(folder / name).with_suffix(suffix) for name in (MODEL_FILE, ENCODER_FILE)]
         with phase("load"):
-            model = core.read_model(folder / MODEL_FILE)
-            encoder = core.read_model(folder / ENCODER_FILE) if (folder / ENCODER_FILE).is_file() else None
+            model, encoder = (core.read_model(path) if path.is_file() else None for path in paths)
         properties = {
-            "INFERENCE_PRECISION_HINT": str(precision),
-            "KV_CACHE_PRECISION": str(precision),
+            "INFERENCE_PRECISION_HINT": str(precision.arithmetic),
+            "KV_CACHE_PRECISION": str(precision.arithmetic),
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # activations are no integers, whatever the weights are
             "EXECUTION_MODE_HINT": "ACCURACY",
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads(),
@@ -100,9 +124,17 @@ class OpenVino(OnnxBackend):
         with phase("compile"):
             if not isinstance(family, GeneratingFamily):
                 return OpenVinoEngine(compiled(model))
-            fuse_attention(model)
+            fuse_attention(model)  # nothing is left to do where weights were quantised
             keep_cache(model, family.target)
             return OpenVinoDecoder(family, compiled(model), compiled(encoder) if encoder else None)
+
+
+def _quantised(export: Artifact, precision: Precision) -> Artifact:
+    if precision is not Precision.INT8:
+        return export
+    from assay.backends.openvino_int8 import quantised
+
+    return quantised(export)
 
 
 class Graph:
@@ -231,13 +263,14 @@ def operations(nodes: Sequence[Any], device: str) -> list[Operation]:
         info: Mapping[str, str] = {key: value.astype(str) for key, value in node.get_rt_info().items()}
         if info.get("execTimeMcs", "not_executed") == "not_executed":
             continue
-        kernel = info.get("primitiveType", "")
+        kernel, stated = info.get("primitiveType", ""), info.get("runtimePrecision", "").lower()
         primitive = _PRIMITIVE_PRECISION.search(kernel)
-        precision = primitive[1] if primitive else info.get("runtimePrecision", "").lower()
+        precision = primitive[1] if primitive else stated
         found.append(Operation(
             name=info.get("layerType", ""), kernel=kernel, device=device,
             precision=precision if precision in _FLOATS else None,
             compute=info.get("layerType") in COMPUTE, work=float(info["execTimeMcs"]) / 1e6,
+            weights=stated if info.get("layerType") == WEIGHED and stated in _FLOATS else None,
         ))  # fmt: skip
     return found
 

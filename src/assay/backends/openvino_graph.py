@@ -50,6 +50,21 @@ def fuse_attention(model: Any) -> int:
     return len(found)
 
 
+def turn_weights(model: Any) -> int:
+    """Have products read weights as the checkpoint has them, where a transposition lies between; how many now do."""
+    from openvino import opset13 as ops
+
+    found = [node for node in model.get_ordered_ops() if _product(node) and _turned(node.input_value(1).get_node())]
+    for node in found:
+        left, right = node.input_values()
+        one = ops.matmul(left, right.get_node().input_value(0), transpose_a=False, transpose_b=True)
+        one.set_friendly_name(node.get_friendly_name())
+        for port in list(node.output(0).get_target_inputs()):
+            port.replace_source_output(one.output(0))
+    model.validate_nodes_and_infer_types()
+    return len(found)
+
+
 def keep_cache(model: Any, tokens: str) -> None:
     """Turn a decoder's `past` inputs and `present` outputs into states, empty at first.
 
@@ -133,6 +148,15 @@ def _untransposed(output: Any) -> Any | None:
     if inner is None or not _is(inner.get_node(), "Reshape"):
         return None
     return inner.get_node().input_value(0)
+
+
+def _turned(node: Any) -> bool:
+    """Whether it is a constant matrix, transposed."""
+    return (
+        _is(node, "Transpose")
+        and _is(node.input_value(0).get_node(), "Constant")
+        and _constant(node.input_value(1)) == [1, 0]
+    )
 
 
 def _swapped(node: Any, rank: int) -> Any | None:

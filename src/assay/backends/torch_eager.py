@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -127,6 +128,14 @@ class TorchEngine(Engine):
             record_shapes=True, experimental_config=_ExperimentalConfig(profile_all_threads=True),
         )  # fmt: skip
 
+    def device_time(self, inputs: Tensors) -> float | None:
+        """By two events of a CUDA device's stream."""
+        if self._device.type != "cuda":
+            return None
+        with self._torch.inference_mode(), self._torch.cuda.device(self._device):  # whose stream events are of
+            placed = {name: self._place(array) for name, array in inputs.items()}
+            return between_events(self._torch.cuda, lambda: self._module(**placed))
+
     def device_memory(self) -> int | None:
         """The allocator's peak on a CUDA device."""
         if self._device.type != "cuda":
@@ -178,6 +187,16 @@ class TorchDecoder(TorchEngine):
         from assay.families.steps import cache_size
 
         return cache_size(self._cache)
+
+
+def between_events(cuda: Any, call: Callable[[], object]) -> float:
+    """Seconds from an event that the stream reaches before a call's kernels to one that it reaches after them."""
+    before, after = (cuda.Event(enable_timing=True) for _ in range(2))
+    before.record()
+    call()
+    after.record()
+    after.synchronize()
+    return float(before.elapsed_time(after)) / 1e3  # torch tells milliseconds
 
 
 def _other_threads(profile: Any) -> list[Operation]:

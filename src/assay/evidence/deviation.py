@@ -10,9 +10,10 @@ import numpy as np
 
 from assay.schema import Precision
 
-K = {Precision.F32: 2.0, Precision.F16: 2.0, Precision.BF16: 2.0}
+K = {Precision.F32: 2.0, Precision.F16: 2.0, Precision.BF16: 2.0, Precision.INT8: 3.0}
 """How many noise floors honest arithmetic may be off: one number a precision, the same for all families. What honest
-runs and mutants are off by, `nox -s trial` measures; docs/judgement.md has both."""
+runs and mutants are off by, `nox -s trial` measures; docs/judgement.md has both. A floor of int8 is made of what
+rounding weights does on average, the others of the most that rounding a value does: honest runs are nearer to it."""
 
 PRIOR = 32
 """Degrees of freedom with which the median floor of an output stands behind that of one row or channel."""

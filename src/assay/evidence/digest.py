@@ -4,15 +4,16 @@ Bits differ between honest machines: sums of float64 are taken in another order 
 threads. So a digest is a few numbers with a tolerance and no hash: sums of an output y with random signs, divided by
 the square root of the number of values. As a product with a vector of norm 1, each is off by at most |e| where y is off
 by e (Cauchy-Schwarz). And |e| <= K floor |y|. The floor at float64 is the measured one, scaled from what that was
-perturbed by (the unit round-off u of the declared precision, three of them at f32: `ACCUMULATION`) to 3 x 2**-53, for a
-floor is proportional to its perturbations, and sums in float64 are rounded as those in float32 are. K is that of
-agreement at f32. So it hardly matters at which precision a cell was judged. An error that only one judge makes, of
-norm d, shows as about d over the square root of the number of values.
+perturbed by (the unit round-off u of the declared precision, three of them at f32: `ACCUMULATION`; with integers for
+weights 1 / sqrt(12) of their step) to 3 x 2**-53, for a floor is proportional to its perturbations, and sums in float64
+are rounded as those in float32 are. K is that of agreement at f32. So it hardly matters at which precision a cell was
+judged. An error that only one judge makes, of norm d, shows as about d over the square root of the number of values.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -42,9 +43,13 @@ def digests(outputs: Arrays, masks: Arrays, judged: Answer, precision: Precision
     import numpy as np
 
     from assay.evidence.deviation import K
-    from assay.evidence.reference import ACCUMULATION, UNIT_ROUND_OFF
+    from assay.evidence.rounding import ACCUMULATION, STEP, UNIT_ROUND_OFF
 
-    finer = ACCUMULATION[Precision.F32] * FLOAT64 / (ACCUMULATION[precision] * UNIT_ROUND_OFF[precision])
+    arithmetic = precision.arithmetic
+    unit = (
+        STEP[precision] / math.sqrt(12) if precision in STEP else ACCUMULATION[arithmetic] * UNIT_ROUND_OFF[arithmetic]
+    )
+    finer = ACCUMULATION[Precision.F32] * FLOAT64 / unit
     found = []
     for name, array in outputs.items():
         values = array[masks[name]] if name in masks else array

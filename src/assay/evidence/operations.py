@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from assay.evidence.reference import Exact, Reference, TrueFloat64, float64_default, widened
+from assay.evidence.float64 import Exact, TrueFloat64, float64_default, widened
+from assay.evidence.reference import Reference
+from assay.evidence.rounding import MATRIX
 from assay.families.base import Tensors
 from assay.families.generation import GeneratingFamily, grown
 from assay.families.steps import stepper
@@ -22,16 +24,20 @@ class Counting(Exact):
         operations: so far.
         parameters: numbers of every parameter that an operation has read, by the parameter's identity; of a table that
             rows are looked up in, of these rows.
+        matrices: the identities of those among them that have rows.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.operations = 0
         self.parameters: dict[int, int] = {}
+        self.matrices: set[int] = set()
 
     def parameter(self, tensor: torch.Tensor) -> torch.Tensor:
         """As it is, its numbers counted."""
         self.parameters[id(tensor)] = tensor.numel()
+        if tensor.ndim >= MATRIX:
+            self.matrices.add(id(tensor))
         return super().parameter(tensor)
 
     def result(self, func: Any, arguments: Sequence[Any], result: Any) -> Any:
@@ -57,10 +63,12 @@ class DecodingWork:
         prefill: operations of a prefill.
         read: numbers that the step reads: of every parameter that it uses, and of the cache; activations, which stay
             in the processor's caches, are left out.
+        matrices: numbers of weight matrices among them.
     """
 
     prefill: int
     read: int
+    matrices: int
 
 
 def decoding_work(reference: Reference, family: GeneratingFamily, prompt: Tensors) -> DecodingWork:
@@ -80,7 +88,8 @@ def decoding_work(reference: Reference, family: GeneratingFamily, prompt: Tensor
             steps.advance(cache, inputs, torch.tensor([0]))
     # `begin` runs the decoder over one token of its own, for the keys and values of the source; no runtime has to.
     source = max(0, begun.operations - step.operations)
-    return DecodingWork(source + first.operations, sum(step.parameters.values()) + _numbers(cache))
+    matrices = sum(step.parameters[each] for each in step.matrices)
+    return DecodingWork(source + first.operations, sum(step.parameters.values()) + _numbers(cache), matrices)
 
 
 def _numbers(cache: Any) -> int:

@@ -8,10 +8,11 @@ itself can speak against it alone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assay.errors import listed
-from assay.schema import Check, Evidence, Layer, Status, Verdict
+from assay.schema import Check, Evidence, Layer, Precision, Status, Verdict
 
 if TYPE_CHECKING:
     from assay.backends.base import Operation
@@ -44,6 +45,9 @@ OWN_WORDS = "an engine of another package traces itself, which is no evidence"
 ELSEWHERE = 0.01
 """The share of work that may run beside the device. Shapes, scalars and masks of a few elements are made on the
 host by design; one layer out of a hundred would already be more."""
+LEFT = 0.1
+"""The share of products with weights that may be left in f32 where int8 is declared: with so many, weights take 1.3
+times the bytes that they would."""
 _LOWER = {"f32": {"bf16", "f16", "i8", "u8", "i4", "u4"}, "f16": {"i8", "u8", "i4", "u4"}}
 
 
@@ -130,6 +134,8 @@ def _driver(case: Case) -> Check:
 
 
 def _precision(case: Case) -> Check:
+    if case.precision is Precision.INT8:
+        return _integer_weights(case)
     declared = str(case.precision)
     lower = _LOWER.get(declared, set())
     compute = [operation for operation in case.operations if operation.compute and operation.precision]
@@ -151,3 +157,32 @@ def _precision(case: Case) -> Check:
         found = sorted({f"{operation.kernel} in {operation.precision}" for operation in other})
         text = f"{len(other)} operations ran in another precision than {declared}: {listed(found)}"
     return Check(name="precision", value=len(other), bound=0, text=text)
+
+
+def _integer_weights(case: Case) -> Check:
+    """The share of products with weights that read other ones than int8; all of them, if any computes in less than f32.
+
+    A quantiser may leave some: what is split before it is read, or what has one output.
+    """
+    name, products = "precision", [operation for operation in case.operations if operation.compute]
+    whole = [operation for operation in products if operation.weights == "i8"]
+    wide = [f"{each.kernel} with weights in {each.weights}" for each in products if each.weights not in (None, "i8")]
+    lowered = {
+        f"{operation.kernel} in {operation.precision}" for operation in case.operations
+        if operation.precision in (_LOWER["f32"] if operation.compute else {"bf16", "f16"})
+    }  # fmt: skip
+    if case.artifact.format in ("onnx", "onnxruntime") and not wide:
+        from assay.backends.onnxruntime_int8 import products as of_artifact
+
+        found = of_artifact(Path(case.artifact.path))
+        wide += found.wide
+        lowered |= {f"{each} with activations in int8" for each in found.narrow}
+    if not whole and not wide:
+        return Check(name=name, text="the trace does not tell in which type any matrix product reads its weights")
+    count = len(whole) + len(wide)
+    text = f"all of {count} matrix products with weights read them in int8; arithmetic was in f32"
+    if wide:
+        text = f"{len(wide)} of {count} matrix products read weights of another type than int8: {listed(wide)}"
+    if lowered:
+        text = f"arithmetic was not in f32 everywhere: {listed(sorted(lowered))}"
+    return Check(name=name, value=1 if lowered else len(wide) / count, bound=LEFT, text=text)

@@ -1,22 +1,27 @@
 """Weights: **from which** weights?
 
 The same run with a twin (same architecture, other weights) must follow the twin, and the tensors
-that the artifact's graph holds must be the checkpoint's, bit for bit.
+that the artifact's graph holds must be the checkpoint's, bit for bit (at int8, to half a step).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assay.errors import UsageError, listed
 from assay.evidence.agreement import aligned
-from assay.schema import Check, Evidence, Layer, Status
+from assay.schema import Check, Evidence, Layer, Precision, Status
 
 if TYPE_CHECKING:
-    from assay.evidence.case import Case
+    import numpy as np
 
+    from assay.evidence.case import Arrays, Case
+
+QUANTISED = {"openvino": "assay.backends.openvino_int8", "onnxruntime": "assay.backends.onnxruntime_int8"}
+"""By format, what reads an artifact whose weights are integers."""
 CONSEQUENCES: Mapping[str, Status] = {
     "twin_error": Status.INACCURATE,
     "follows_weights": Status.MOCK,
@@ -52,8 +57,7 @@ def _same(folder: Path, checkpoint: Path) -> bool:
 
 
 def _tensors(case: Case) -> Check:
-    """The share of the used parameters that the artifact holds bit for bit."""
-    from assay.backends.onnx_export import digest, digests, initializers
+    """The share of the used parameters that the artifact holds."""
     from assay.tensor_files import tensors
 
     if case.artifact.format == "checkpoint":
@@ -62,17 +66,40 @@ def _tensors(case: Case) -> Check:
         if not own:
             text = "the folder that the runner loads is not the checkpoint, and holds something else"
         return Check(name="tensors", value=float(own), bound=1, sense="at_least", text=text)
-    if case.artifact.format != "onnx":
-        return Check(name="tensors", text=f"no reader for artifacts of format {case.artifact.format!r}")
-    held = frozenset(digest(array) for array in initializers(Path(case.artifact.path)))
     parameters = dict(tensors(case.checkpoint))
-    missing = {name: array for name, array in parameters.items() if not digests(array) & held}
+    if case.artifact.format == "onnx":
+        return _share(case, parameters, _not_held(case, parameters), "bit for bit")
+    if case.built_in and case.precision is Precision.INT8 and case.artifact.format in QUANTISED:
+        how = "bit for bit, or in int8 within the half step that rounding takes"
+        return _share(case, parameters, _not_quantised(case, parameters), how)
+    return Check(name="tensors", text=f"no reader for artifacts of format {case.artifact.format!r}")
+
+
+def _not_held(case: Case, parameters: Arrays) -> dict[str, np.ndarray]:
+    """The parameters that the artifact's graphs do not hold, either way round."""
+    from assay.backends.onnx_export import digest, digests, initializers
+
+    held = frozenset(digest(array) for array in initializers(Path(case.artifact.path)))
+    return {name: array for name, array in parameters.items() if not digests(array) & held}
+
+
+def _not_quantised(case: Case, parameters: Arrays) -> dict[str, np.ndarray]:
+    """The same, where what has codes in its place counts as held if they are its."""
+    held = import_module(QUANTISED[case.artifact.format]).held
+    missing = dict(parameters)
+    for tensor in held(Path(case.artifact.path)):
+        missing = {name: array for name, array in missing.items() if not tensor.holds(array)}
+    return missing
+
+
+def _share(case: Case, parameters: Arrays, missing: Arrays, how: str) -> Check:
+    """Judge by what is missing, less what no output uses."""
     inputs = case.challenges[0].inputs
     unused = {name for name, array in missing.items() if not case.reference.uses(array, inputs)}
     used = sum(array.size for name, array in parameters.items() if name not in unused)
     lost = sorted(set(missing) - unused)
     share = 1 - sum(missing[name].size for name in lost) / used
-    text = f"{share:.4%} of {used:,} used parameters are in the artifact bit for bit"
+    text = f"{share:.4%} of {used:,} used parameters are in the artifact {how}"
     if unused:
         text += f"; {len(unused)} tensors that no judged output uses are left out: {listed(sorted(unused))}"
     if lost:

@@ -18,6 +18,7 @@ from assay.families.base import ACCEPTS, Family
 from assay.schema import Precision
 
 DTYPES = {Precision.F32: torch.float32, Precision.BF16: torch.bfloat16, Precision.F16: torch.float16}
+"""By the precision of the arithmetic."""
 
 # Transformers compiles a thousand patterns before its first load; a process that is forked from here finds them.
 get_checkpoint_conversion_mapping("bert")
@@ -116,7 +117,7 @@ def kept_wide(model: PreTrainedModel, precision: Precision) -> int:
     A model says so itself (`_keep_in_fp32_modules`): at f16 T5 keeps the second matrix of each feed-forward block,
     whose products overflow.
     """
-    kept = [re.compile(name.replace("*", ".*")) for name in model._get_dtype_plan(DTYPES[precision])]
+    kept = [re.compile(name.replace("*", ".*")) for name in model._get_dtype_plan(DTYPES[precision.arithmetic])]
     return sum(
         parameter.ndim == MATRIX and any(each.search(name) for each in kept)
         for name, parameter in model.named_parameters()

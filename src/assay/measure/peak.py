@@ -58,7 +58,7 @@ def per_cycle(known: frozenset[str], precision: Precision) -> int:
     lanes = next((lanes for flag, lanes in _LANES if flag in known), None)
     if lanes is None or known & _MATRIX_FLAGS:
         return _MATRIX
-    return lanes * _UNITS * 2 * (1 if precision is Precision.F32 else 2)
+    return lanes * _UNITS * 2 * (1 if precision.arithmetic is Precision.F32 else 2)
 
 
 def _cuda(device: Device, precision: Precision, nvml: Any) -> float | None:
@@ -72,7 +72,7 @@ def _cuda(device: Device, precision: Precision, nvml: Any) -> float | None:
         try:
             handle = nvml.nvmlDeviceGetHandleByUUID(device.detail.get("uuid", ""))
             clock = 1e6 * nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM)
-            return float(nvml.nvmlDeviceGetNumGpuCores(handle) * clock * _CUDA_CORE[precision])
+            return float(nvml.nvmlDeviceGetNumGpuCores(handle) * clock * _CUDA_CORE[precision.arithmetic])
         finally:
             nvml.nvmlShutdown()
     except nvml.NVMLError:

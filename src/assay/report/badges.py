@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
+from assay.matrix import Matrix, MatrixCell
 from assay.report import grid, units
-from assay.schema import Matrix, MatrixCell, Status
+from assay.schema import Status
 
 GREEN, RED, GREY = "#2e7d32", "#b71c1c", "#616161"
 """White text on each has a contrast of more than 5:1 (WCAG AA asks for 4.5:1)."""

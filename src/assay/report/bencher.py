@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 
+from assay.matrix import Matrix
 from assay.report.names import names
-from assay.schema import Matrix, Metric, Status
+from assay.schema import Metric, Status
 
 NANOSECONDS = 1e9
 

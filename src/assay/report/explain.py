@@ -10,29 +10,36 @@ from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from assay.errors import unknown
 from assay.evidence import LAYERS
+from assay.matrix import Matrix, MatrixCell
 from assay.measure.statistics import disturbance, spread
 from assay.report import grid, units
 from assay.report.curves import Curve, curves
 from assay.report.selection import Selection
 from assay.report.terminal import status_text
-from assay.schema import OWN, Check, Diagnosis, Evidence, Matrix, MatrixCell, Precision, Status, Verdict
+from assay.schema import OWN, Check, Diagnosis, Evidence, Precision, Status, Verdict
 from assay.status import PRECEDENCE, REQUIRED
 
 _MARKS = {Verdict.PASSED: ("✔", "green"), Verdict.FAILED: ("✘", "red"), Verdict.NOT_JUDGED: ("?", "cyan")}
 _LOG_LINES = 12
 
 
-def find(matrix: Matrix, family: str, backend: str) -> list[MatrixCell]:
-    """The cells of a row and a column: those that were run, if any.
+def find(matrix: Matrix, family: str, backend: str, precision: str | None = None) -> list[MatrixCell]:
+    """The cells of a row and a column: those that were run, if any; of one precision, if it is named.
 
     There are several where checkpoints, precisions or machines differ.
 
     Raises:
-        UsageError: the matrix has no such row or column.
+        UsageError: the matrix has no such row or column, or none of its cells there has that precision.
     """
     found = list(Selection((family,), (backend,)).of(matrix).cells)
-    return [cell for cell in found if cell.session] or found
+    found = [cell for cell in found if cell.session] or found
+    if precision is None:
+        return found
+    if not (those := [cell for cell in found if cell.precision == precision]):
+        raise unknown(f"precision of {family} on {backend}", precision, {str(cell.precision) for cell in found})
+    return those
 
 
 def print_cells(cells: Sequence[MatrixCell], file: TextIO | None = None, *, width: int | None = None) -> None:

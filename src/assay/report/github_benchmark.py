@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 
 from assay.errors import counted
+from assay.matrix import Matrix
 from assay.report import units
 from assay.report.names import names
-from assay.schema import Matrix, Metric, Status
+from assay.schema import Metric, Status
 
 FILES = {"higher": "github-benchmark-bigger.json", "lower": "github-benchmark-smaller.json"}
 """By `Metric.better`; what is neither has no place in a chart of better and worse."""

@@ -9,8 +9,9 @@ from functools import cache
 
 from assay import families
 from assay.errors import UsageError
+from assay.matrix import Matrix, MatrixCell, SessionRef
 from assay.report import units
-from assay.schema import OWN, Cell, Check, CheckpointRef, Layer, Matrix, MatrixCell, Precision, SessionRef, Status
+from assay.schema import OWN, Cell, Check, CheckpointRef, Layer, Precision, Status
 
 GLYPHS: Mapping[Status, str] = {
     Status.REAL: "✔",

@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
+from assay.matrix import Matrix, MatrixCell
 from assay.report import grid, units
 from assay.report.names import names
-from assay.schema import Matrix, MatrixCell, Status
+from assay.schema import Status
 
 OUTCOMES: Mapping[Status, str] = {
     Status.INACCURATE: "failure",

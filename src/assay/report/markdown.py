@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from assay.matrix import Matrix, MatrixCell
 from assay.measure.statistics import disturbance
 from assay.report import grid, units
 from assay.report.grid import Row
-from assay.schema import Matrix, MatrixCell, Metric, Status
+from assay.schema import Metric, Status
 
 NOTHING = "—"
 LIMIT = 2**20

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from assay.matrix import MatrixCell
 from assay.report import units
-from assay.schema import OWN, MatrixCell
+from assay.schema import OWN
 
 _MORE: tuple[Callable[[MatrixCell], str], ...] = (
     lambda cell: units.weights(cell.checkpoint) if cell.checkpoint else "",

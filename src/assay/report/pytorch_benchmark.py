@@ -11,10 +11,13 @@ import json
 from collections.abc import Mapping
 
 from assay import __version__
+from assay.matrix import Matrix, MatrixCell, SessionRef
 from assay.report import grid
-from assay.schema import Matrix, MatrixCell, Metric, Precision, SessionRef, Status
+from assay.schema import Metric, Precision, Status
 
-DTYPES: Mapping[Precision, str] = {Precision.F32: "float32", Precision.BF16: "bfloat16", Precision.F16: "float16"}
+DTYPES: Mapping[Precision, str] = {
+    Precision.F32: "float32", Precision.BF16: "bfloat16", Precision.F16: "float16", Precision.INT8: "int8",
+}  # fmt: skip
 GIB = 2**30
 
 

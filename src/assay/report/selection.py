@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from assay.errors import UsageError, unknown
+from assay.matrix import Matrix
 from assay.report import grid
 from assay.report.grid import Row
-from assay.schema import Matrix, Metric
+from assay.schema import Metric
 
 LATENCY = "latency"
 

@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from assay.errors import UsageError
+from assay.matrix import Matrix, MatrixCell
 from assay.report import grid
-from assay.schema import Matrix, MatrixCell, Metric
+from assay.schema import Metric
 
 COLUMNS: Mapping[str, type] = {
     "family": str, "backend": str, "size": str, "precision": str, "device": str, "workloads": str,

@@ -11,10 +11,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from assay.matrix import Matrix, MatrixCell
 from assay.report import grid, units
 from assay.report.grid import Row
 from assay.report.selection import Selection
-from assay.schema import Matrix, MatrixCell, Metric, Status
+from assay.schema import Metric, Status
 
 STYLES: Mapping[Status, str] = {
     Status.REAL: "green",

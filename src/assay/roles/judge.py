@@ -6,7 +6,7 @@ import ctypes
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ def _decoding_work(reference: Reference, family: Family, config: Config) -> dict
     if not isinstance(family, GeneratingFamily):
         return {}
     work = decoding_work(reference, family, Challenges(family, config, digest.SEED).decoded(0))
-    return {"prefill": work.prefill, "read": work.read}
+    return asdict(work)
 
 
 def _inaccurate(evidence: Sequence[Evidence]) -> bool:

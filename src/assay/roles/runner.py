@@ -90,6 +90,7 @@ def _measured(
         timed = time_calls(engine.run, challenges.timed, budget=BUDGET, least=LEAST, choose=secrets.randbelow)
         for number, outputs in timed.kept.items():
             written.save(f"timed-{number}", outputs)
+        on_device = _device_times(engine, challenges)
     decoding = _decoding(engine, family, challenges, phase, written) if isinstance(family, GeneratingFamily) else None
     figures = phase.figures() | held()
     with phase("repeat"):
@@ -108,6 +109,7 @@ def _measured(
         found = software([engine, traced], ran, (*runtimes, CLOCK))
     return {
         "samples": timed.samples,
+        "device_samples": on_device,
         "usage": asdict(timed.usage),
         "repeats": {name: asdict(found) for name, found in pairs.items()},
         "growth": asdict(grown),
@@ -119,6 +121,14 @@ def _measured(
         "trace": [asdict(operation) for operation in operations],
         "software": found,
     }
+
+
+def _device_times(engine: Engine, challenges: Challenges) -> list[float]:
+    """A few calls by the device's own clock, beside what the host's says of them."""
+    times: list[float] = []
+    while len(times) < LEAST and isinstance(seconds := engine.device_time(challenges.timed(-2 - len(times))), float):
+        times.append(seconds)
+    return times
 
 
 def _held(engine: Engine, artifact: Artifact, device: Device) -> dict[str, int | None]:

@@ -14,11 +14,11 @@ from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import PurePosixPath
 
+from assay.matrix import Matrix
 from assay.report import grid
 from assay.report.page import data, table
 from assay.report.page.difference import Baseline as Baseline
 from assay.report.page.difference import Difference
-from assay.schema import Matrix
 
 VENDORED = ("d3-array", "d3-color", "d3-format", "d3-interpolate", "d3-scale")
 """In this order: each needs those before it."""

@@ -16,11 +16,12 @@ from urllib.parse import quote
 from pydantic_core import to_json
 
 from assay.evidence import LAYERS
+from assay.matrix import Matrix, MatrixCell
 from assay.records import Record
 from assay.report import explain, grid, units
 from assay.report.curves import curves
 from assay.report.grid import Row
-from assay.schema import Diagnosis, Evidence, Layer, Matrix, MatrixCell, Metric, Status
+from assay.schema import Diagnosis, Evidence, Layer, Metric, Status
 from assay.status import REQUIRED
 
 if TYPE_CHECKING:

@@ -11,10 +11,11 @@ from html import escape
 from typing import Any
 
 from assay.compare import ALPHA, THRESHOLD, Comparison, ErrorChange, MetricChange, Side, StatusChange, compare
+from assay.matrix import Matrix, MatrixCell
 from assay.pairing import Pair, pairs, unmet
 from assay.report import comparison, grid, units
 from assay.report.page.data import Table, figure, rounded
-from assay.schema import Matrix, MatrixCell, Metric, Status
+from assay.schema import Metric, Status
 
 GLYPHS = {"regression": "▼", "improvement": "▲", "change": "◆", "new": "+"}
 """Beside the words, and none of a status, which stands in the same cell."""

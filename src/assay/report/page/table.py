@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from html import escape
 
+from assay.matrix import Matrix, MatrixCell
 from assay.report import grid, units
 from assay.report.grid import Row
 from assay.report.page.data import BASELINE, baseline, speed_up
 from assay.report.page.difference import Difference
 from assay.report.terminal import headline
-from assay.schema import Matrix, MatrixCell, Status
+from assay.schema import Status
 
 MANY = 50
 """Of causes and sessions no more are listed."""

@@ -1,0 +1,90 @@
+"""The shared ONNX export with its weights in int8, as OpenVINO's own files: what NNCF makes of it.
+
+Weights alone are integers, one scale for all that makes up an output (a row of an embedding has its own); the plugin
+widens them inside its matrix products, whose arithmetic is float32.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from assay import families
+from assay.backends import openvino_graph
+from assay.backends.base import Artifact
+from assay.backends.onnx_export import MODEL_FILE, published
+from assay.backends.quantised import Codes, Numbers
+from assay.families.generation import GeneratingFamily
+
+PACKAGES = ("nncf", "openvino")
+
+
+def quantised(export: Artifact) -> Artifact:
+    """An exported model with its weights in int8; from the cache if it was made before."""
+    source = Path(export.path)
+    files = (Path(__file__), Path(openvino_graph.__file__))
+    recipe = {
+        "export": source.name,
+        "weights": "int8",
+        "packages": {name: version(name) for name in PACKAGES},
+        "source": hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest(),
+    }
+    family = families.load(export.family)
+
+    def write(target: Path) -> dict[str, Any]:
+        for file in sorted(source.glob("*.onnx")):
+            decodes = isinstance(family, GeneratingFamily) and file.name == MODEL_FILE
+            _quantise(file, target / file.with_suffix(".xml").name, decodes=decodes)
+        return {}
+
+    return published(family, recipe, write, kind="openvino", before=export.export_seconds)
+
+
+def _quantise(source: Path, target: Path, *, decodes: bool) -> None:
+    os.environ["NNCF_CI"] = "1"  # or it tells its makers of every call, over the network
+    import nncf
+    import openvino
+
+    model = openvino.Core().read_model(source)
+    if decodes:
+        openvino_graph.fuse_attention(model)
+    openvino_graph.turn_weights(model)
+    model = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
+    openvino.save_model(model, target, compress_to_fp16=False)
+
+
+def held(folder: Path) -> Iterator[Codes | Numbers]:
+    """Every tensor that an artifact's graphs hold."""
+    import openvino
+
+    for file in sorted(folder.glob("*.xml")):
+        model = openvino.Core().read_model(file)
+        for node in model.get_ordered_ops():
+            if node.get_type_name() != "Constant":
+                continue
+            scale = _scale(node) if node.get_element_type().to_string() == "i8" else None
+            if scale is None:
+                yield Numbers(node.data)
+            else:
+                # The format keeps scales in float16, to the nearest; half of that type's least step is none of its own.
+                yield Codes(node.data, scale.astype(np.float32), np.spacing(np.abs(scale)).astype(np.float32) / 2)
+
+
+def _scale(codes: Any) -> np.ndarray | None:
+    """What a constant of codes is multiplied by where it is read."""
+    node = codes
+    for _ in ("Convert", "Multiply"):
+        readers: Sequence[Any] = [port.get_node() for port in node.output(0).get_target_inputs()]
+        if len(readers) != 1:
+            return None
+        (node,) = readers
+    if node.get_type_name() != "Multiply" or node.input_value(1).get_node().get_type_name() != "Constant":
+        return None
+    scale: np.ndarray = node.input_value(1).get_node().data
+    return scale
