@@ -203,9 +203,8 @@ def install(session: nox.Session, *arguments: str | Path) -> None:
 
 def install_every_cpu_runtime(session: nox.Session) -> None:
     """One environment that holds all CPU columns, and what the tests need."""
-    install(session, "-e", ".", *group("test"), "-c", EVERYTHING)
+    install(session, "-e", ".[int8]", *group("test"), "-c", EVERYTHING)
     install_runtime(session, ENVS / "openvino.txt", ENVS / "onnxruntime.txt")
-    install(session, "-e", ".[int8]", "-c", ENVS / "openvino.txt")
     install(session, "--no-deps", *group("checkpoints"))
 
 

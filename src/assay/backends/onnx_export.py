@@ -12,9 +12,10 @@ import inspect
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -45,14 +46,22 @@ class OnnxBackend(Backend):
     builder_memory = 12
     """The module, the traced program and the tensors being written; 12.3 for BERT, 14.7 for MiniLM."""
     exports = 2
+    quantiser: ClassVar[str]
+    """The module whose `quantised` makes of an export what its runtime opens at int8."""
 
     def build(self, checkpoint: Checkpoint, *, precision: Precision) -> Artifact:
-        """The shared ONNX export: float32, whatever the runtime is told to compute in."""
-        return export(checkpoint)
+        """The shared ONNX export: float32, whatever the runtime is told to compute in; at int8 its weights are not."""
+        return self._weighed(export(checkpoint), precision)
 
     def build_twin(self, checkpoint: Checkpoint, twin: Checkpoint, *, precision: Precision) -> Artifact:
         """The same graph with the twin's tensors."""
-        return export_twin(checkpoint, twin)
+        return self._weighed(export_twin(checkpoint, twin), precision)
+
+    def _weighed(self, artifact: Artifact, precision: Precision) -> Artifact:
+        if precision is not Precision.INT8:
+            return artifact
+        quantised: Artifact = import_module(self.quantiser).quantised(artifact)
+        return quantised
 
     def stages(self, checkpoint: Path, artifact: Artifact) -> Stages | None:
         """The exported program, and the graph."""
@@ -257,7 +266,12 @@ def _weights(program: Any) -> Iterator[Any]:
 
 def digests(array: np.ndarray) -> set[str]:
     """The digest of an array as it is and, for a matrix, transposed: exporters may store it either way round."""
-    return {digest(array), digest(array.T)} if array.ndim == MATRIX else {digest(array)}
+    return {digest(each) for each in either_way(array)}
+
+
+def either_way(array: np.ndarray) -> tuple[np.ndarray, ...]:
+    """As it is, and for a matrix transposed."""
+    return (array, array.T) if array.ndim == MATRIX else (array,)
 
 
 def digest(array: np.ndarray) -> str:

@@ -18,7 +18,6 @@ from assay.errors import Unavailable
 from assay.schema import Precision
 
 if TYPE_CHECKING:
-    from assay.checkpoints import Checkpoint
     from assay.families.generation import GeneratingFamily
 
 COMPUTE = frozenset({
@@ -40,6 +39,7 @@ class OnnxRuntime(OnnxBackend):
 
     name = "onnxruntime"
     environment = "onnxruntime"
+    quantiser = "assay.backends.onnxruntime_int8"
     preload = ("onnxruntime",)
     libraries = ("libonnxruntime", "onnxruntime_pybind11_state")
     runner_memory = 6
@@ -61,26 +61,10 @@ class OnnxRuntime(OnnxBackend):
             [f"kernels of {PROVIDER} for MatMul, Gemm and Conv in {precision}: none"],
         )
 
-    def build(self, checkpoint: Checkpoint, *, precision: Precision) -> Artifact:
-        """The shared export; at int8 what ONNX Runtime's quantiser makes of it."""
-        return _quantised(super().build(checkpoint, precision=precision), precision)
-
-    def build_twin(self, checkpoint: Checkpoint, twin: Checkpoint, *, precision: Precision) -> Artifact:
-        """The same of the twin."""
-        return _quantised(super().build_twin(checkpoint, twin, precision=precision), precision)
-
     def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> Engine:
         """A session a graph on the CPU provider; optimising the graph is part of creating it."""
         with phase("compile"):
             return opened(artifact)
-
-
-def _quantised(export: Artifact, precision: Precision) -> Artifact:
-    if precision is not Precision.INT8:
-        return export
-    from assay.backends.onnxruntime_int8 import quantised
-
-    return quantised(export)
 
 
 def opened(artifact: Artifact, *, optimized: bool = True) -> Engine:

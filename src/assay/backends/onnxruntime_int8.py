@@ -6,20 +6,17 @@ convolutions stay as they are. Products widen their weights; activations are flo
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from assay import families
 from assay.backends.base import Artifact
-from assay.backends.onnx_export import published
+from assay.backends.onnx_export import MATRIX
 from assay.backends.onnxruntime import INTEGER
-from assay.backends.quantised import MATRIX, Codes, Numbers
+from assay.backends.quantised import Codes, Numbers, made_once
 
 BLOCK = 128
 """Weights that share a scale."""
@@ -33,21 +30,11 @@ MOVES = ("Transpose", "Reshape", "Split", "Slice", "Squeeze", "Unsqueeze", "Iden
 
 
 def quantised(export: Artifact) -> Artifact:
-    """An exported model with its weights in int8; from the cache if it was made before."""
-    source = Path(export.path)
-    recipe = {
-        "export": source.name,
-        "weights": f"int8, blocks of {BLOCK}",
-        "packages": {"onnxruntime": version("onnxruntime")},
-        "source": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
-    }
-
-    def write(target: Path) -> dict[str, Any]:
-        for file in sorted(source.glob("*.onnx")):
-            _quantise(file, target / file.name)
-        return {}
-
-    return published(families.load(export.family), recipe, write, kind="onnxruntime", before=export.export_seconds)
+    """An exported model with its weights in int8."""
+    return made_once(
+        export, "onnxruntime", ("onnxruntime",), (__file__,),
+        lambda source, folder: _quantise(source, folder / source.name),
+    )  # fmt: skip
 
 
 def _quantise(source: Path, target: Path) -> None:

@@ -20,7 +20,6 @@ from assay.measure.peak import flags
 from assay.schema import Precision
 
 if TYPE_CHECKING:
-    from assay.checkpoints import Checkpoint
     from assay.families.generation import GeneratingFamily
 
 T = TypeVar("T")
@@ -57,6 +56,7 @@ class OpenVino(OnnxBackend):
 
     name = "openvino"
     environment = "openvino"
+    quantiser = "assay.backends.openvino_int8"
     preload = ("openvino",)
     libraries = ("libopenvino", "_pyopenvino")
     runner_memory = 7
@@ -86,14 +86,6 @@ class OpenVino(OnnxBackend):
             f"{device.name} has no instructions for {precision} that OpenVINO uses: it would compute in f32",
             [f"processor flags {names}: not found" for names in missing],
         )
-
-    def build(self, checkpoint: Checkpoint, *, precision: Precision) -> Artifact:
-        """The shared export; at int8 what NNCF makes of it."""
-        return _quantised(super().build(checkpoint, precision=precision), precision)
-
-    def build_twin(self, checkpoint: Checkpoint, twin: Checkpoint, *, precision: Precision) -> Artifact:
-        """The same of the twin."""
-        return _quantised(super().build_twin(checkpoint, twin, precision=precision), precision)
 
     def open(self, artifact: Artifact, *, device: Device, precision: Precision, phase: PhaseClock) -> Engine:
         """Read and compile, told the precision: left to itself OpenVINO takes bf16 and a u8 cache."""
@@ -127,14 +119,6 @@ class OpenVino(OnnxBackend):
             fuse_attention(model)  # nothing is left to do where weights were quantised
             keep_cache(model, family.target)
             return OpenVinoDecoder(family, compiled(model), compiled(encoder) if encoder else None)
-
-
-def _quantised(export: Artifact, precision: Precision) -> Artifact:
-    if precision is not Precision.INT8:
-        return export
-    from assay.backends.openvino_int8 import quantised
-
-    return quantised(export)
 
 
 class Graph:

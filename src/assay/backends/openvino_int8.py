@@ -6,10 +6,8 @@ widens them inside its matrix products, whose arithmetic is float32.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +16,20 @@ import numpy as np
 from assay import families
 from assay.backends import openvino_graph
 from assay.backends.base import Artifact
-from assay.backends.onnx_export import MODEL_FILE, published
-from assay.backends.quantised import Codes, Numbers
+from assay.backends.onnx_export import MODEL_FILE
+from assay.backends.quantised import Codes, Numbers, made_once
 from assay.families.generation import GeneratingFamily
-
-PACKAGES = ("nncf", "openvino")
 
 
 def quantised(export: Artifact) -> Artifact:
-    """An exported model with its weights in int8; from the cache if it was made before."""
-    source = Path(export.path)
-    files = (Path(__file__), Path(openvino_graph.__file__))
-    recipe = {
-        "export": source.name,
-        "weights": "int8",
-        "packages": {name: version(name) for name in PACKAGES},
-        "source": hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest(),
-    }
-    family = families.load(export.family)
+    """An exported model with its weights in int8."""
+    generates = isinstance(families.load(export.family), GeneratingFamily)
 
-    def write(target: Path) -> dict[str, Any]:
-        for file in sorted(source.glob("*.onnx")):
-            decodes = isinstance(family, GeneratingFamily) and file.name == MODEL_FILE
-            _quantise(file, target / file.with_suffix(".xml").name, decodes=decodes)
-        return {}
+    def quantise(source: Path, folder: Path) -> None:
+        decodes = generates and source.name == MODEL_FILE
+        _quantise(source, folder / source.with_suffix(".xml").name, decodes=decodes)
 
-    return published(family, recipe, write, kind="openvino", before=export.export_seconds)
+    return made_once(export, "openvino", ("nncf", "openvino"), (__file__, openvino_graph.__file__), quantise)
 
 
 def _quantise(source: Path, target: Path, *, decodes: bool) -> None:

@@ -1,17 +1,51 @@
-"""Tensors of an artifact whose weights are integers, beside those of the checkpoint that it was made of."""
+"""Artifacts whose weights are integers: where they are kept, and their tensors beside the checkpoint's."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-MATRIX = 2
+from assay import families
+from assay.backends.base import Artifact
+from assay.backends.onnx_export import either_way, published
+
 LAST = 127
 """The largest code of eight bits, to which a weight is clipped that would have 128: scales put the weight of largest
 size, whatever its sign, at -128."""
 ROWS = 1024
 """Rows that are compared at once: a table of embeddings has a hundred thousand, which take memory as numbers."""
+
+
+def made_once(
+    export: Artifact, kind: str, packages: Sequence[str], files: Sequence[str], quantise: Callable[[Path, Path], None]
+) -> Artifact:
+    """An exported model with its weights in int8; from the cache if it was made before.
+
+    Args:
+        kind: the artifact's format.
+        packages, files: the distributions and the source files that it depends on, beside the export.
+        quantise: makes of a graph's file what a runtime opens, in a folder.
+    """
+    source = Path(export.path)
+    recipe = {
+        "export": source.name,
+        "weights": f"int8, {kind}",
+        "packages": {name: version(name) for name in packages},
+        "source": hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest(),
+    }
+
+    def write(target: Path) -> dict[str, Any]:
+        for file in sorted(source.glob("*.onnx")):
+            quantise(file, target)
+        return {}
+
+    return published(families.load(export.family), recipe, write, kind=kind, before=export.export_seconds)
 
 
 @dataclass(frozen=True)
@@ -30,8 +64,7 @@ class Codes:
 
     def holds(self, array: np.ndarray) -> bool:
         """Whether it was made of a checkpoint's tensor, either way round: each number is as near as codes can be."""
-        turned = (array, array.T) if array.ndim == MATRIX else (array,)
-        return any(each.shape == self.codes.shape and self._near(each) for each in turned)
+        return any(each.shape == self.codes.shape and self._near(each) for each in either_way(array))
 
     def _near(self, array: np.ndarray) -> bool:
         scale, lost = (np.broadcast_to(each, self.codes.shape) for each in (self.scale, self.lost))
@@ -57,8 +90,7 @@ class Numbers:
 
     def holds(self, array: np.ndarray) -> bool:
         """Whether it is a checkpoint's tensor bit for bit, either way round."""
-        turned = (array, array.T) if array.ndim == MATRIX else (array,)
         return any(
             each.dtype == self.array.dtype and each.shape == self.array.shape and each.tobytes() == self.array.tobytes()
-            for each in turned
+            for each in either_way(array)
         )

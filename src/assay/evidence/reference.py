@@ -10,6 +10,7 @@ the discrete stochastic arithmetic of Vignes (CESTAC) with random signs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +113,11 @@ class Reference:
         ]
 
     def _perturbed(self, inputs: Sequence[Tensors], precision: Precision, seed: int, draw: int) -> list[Outputs]:
-        moved = perturbation(precision, seed, draw, self._inputs_first())
+        moved = perturbation(precision, seed, draw, self._inputs_first)
         signs = torch.Generator().manual_seed(seed + draw)
         return self._run_all(inputs, TrueFloat64(coarse=signs), moved)
 
+    @cached_property
     def _inputs_first(self) -> frozenset[int]:
         """The identities of the matrices that are (in, out)."""
         return frozenset(

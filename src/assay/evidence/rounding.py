@@ -55,7 +55,7 @@ def perturbation(precision: Precision, seed: int, draw: int, inputs_first: froze
     """
     signs, places = _factors(precision, seed), random.Random(seed + draw)  # noqa: S311 (to be drawn again)
     if precision in STEP:
-        return Quantising(signs, places, STEP[precision], inputs_first)
+        return Quantising(signs, places, _moves(precision, seed), inputs_first)
     return Rounding(signs, places)
 
 
@@ -151,10 +151,10 @@ class Quantising(Rounding):
     """
 
     def __init__(
-        self, factors: torch.Tensor, places: random.Random, step: float, inputs_first: frozenset[int]
+        self, factors: torch.Tensor, places: random.Random, moves: torch.Tensor, inputs_first: frozenset[int]
     ) -> None:  # fmt: skip
         super().__init__(factors, places)
-        self._moves = torch.sign(factors - 1).mul_(step / math.sqrt(12))
+        self._moves = moves
         self._inputs_first = inputs_first
 
     def parameter(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -197,6 +197,12 @@ def _factors(precision: Precision, seed: int) -> torch.Tensor:
     unit = ACCUMULATION[precision.arithmetic] * UNIT_ROUND_OFF[precision.arithmetic]
     signs = torch.randint(0, 2, (SIGNS,), generator=torch.Generator().manual_seed(seed)).double()
     return signs.mul_(2 * unit).add_(1 - unit).repeat(2)
+
+
+@lru_cache(maxsize=1)
+def _moves(precision: Precision, seed: int) -> torch.Tensor:
+    """(2 SIGNS,): what rounding takes from a weight, as a share of the largest of its output, with the same signs."""
+    return torch.sign(_factors(precision, seed) - 1).mul_(STEP[precision] / math.sqrt(12))
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
