@@ -189,8 +189,10 @@ def install(session: nox.Session, *arguments: str | Path) -> None:
     """Install with pip or uv, under the same settings.
 
     uv reads none of pip's, and would fetch torch's CUDA build past a user's local wheels. Bytecode is left to the
-    first import: compiling all of torch and transformers takes pip longer than unpacking them.
+    first import: compiling all of torch and transformers takes pip longer than unpacking them. That import has to write
+    it, whatever is set for other Pythons (in containers often that none may): compiling takes five seconds a run.
     """
+    session.env["PYTHONDONTWRITEBYTECODE"] = ""
     handed_on = {
         f"UV_{name}": os.environ[f"PIP_{name}"]
         for name in ("FIND_LINKS", "INDEX_URL", "EXTRA_INDEX_URL")

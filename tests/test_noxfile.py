@@ -70,23 +70,44 @@ def test_the_other_sessions_are_there_when_asked_for() -> None:
     assert set(sessions("-s", *others)) == others
 
 
+def elsewhere(folder: Path, *session: str, **environ: str) -> int:
+    """Run a session in a folder of its own, with what is installed here; its exit code."""
+    for name in ("noxfile.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "envs", folder / "envs")
+    command = [sys.executable, "-m", "nox", "--no-venv", "--no-install", "-s", *session]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return subprocess.run(
+        command, cwd=folder, env=os.environ | {"PATH": path, **environ}, capture_output=True
+    ).returncode
+
+
+def report_there(folder: Path) -> Path:
+    """The folder of session reports, with one in it."""
+    sessions = folder / "reports" / "sessions"
+    sessions.mkdir(parents=True)
+    (sessions / "new.json").write_text(make.report(make.cell()).model_dump_json(), encoding="utf-8")
+    return sessions
+
+
+def test_environments_keep_what_they_compile(tmp_path: Path) -> None:
+    compiled = tmp_path / "compiled"
+    report_there(tmp_path)
+    environ = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": str(compiled)}
+    assert elsewhere(tmp_path, "matrix", **environ) == 0
+    assert list(compiled.rglob("assay/cli.*.pyc"))
+
+
 @pytest.mark.parametrize("unreadable", [False, True])
 def test_a_comparison_is_in_the_page_too(tmp_path: Path, unreadable: bool) -> None:
-    """The session is run without its installation, in a folder of its own, whether a report can be read or not."""
-    shutil.copy(ROOT / "noxfile.py", tmp_path)
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    shutil.copytree(ROOT / "envs", tmp_path / "envs")
-    folder = tmp_path / "reports" / "sessions"
-    folder.mkdir(parents=True)
-    (folder / "new.json").write_text(make.report(make.cell()).model_dump_json(), encoding="utf-8")
+    """Whether a report can be read or not."""
+    folder = report_there(tmp_path)
     if unreadable:
         (folder / "broken.json").write_text("{", encoding="utf-8")
     base = tmp_path / "baseline" / "matrix.json"
     base.parent.mkdir()
     base.write_text(make.matrix(make.report(make.failed())).model_dump_json(), encoding="utf-8")
-    command = [sys.executable, "-m", "nox", "--no-venv", "--no-install", "-s", "compare", "--", "baseline/matrix.json"]
-    environ = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    assert subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True).returncode == 0
+    assert elsewhere(tmp_path, "compare", "--", "baseline/matrix.json") == 0
     assert "1 improvement" in (tmp_path / "reports" / "COMPARISON.md").read_text(encoding="utf-8")
     page = (tmp_path / "reports" / "index.html").read_text(encoding="utf-8")
     assert "Against <b>matrix.json</b>" in page and "1 improvement" in page

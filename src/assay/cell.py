@@ -36,7 +36,7 @@ TORCH = (
 
 
 def preloads(plan: Plan) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What the servers of builders and judges, and that of runners, import ahead; a torch column needs one."""
+    """What the servers of builders and judges, and that of runners, import ahead; in a torch column it is the same."""
     own = [families.load(name) for name in plan.families]
     # What another package brings is imported by the role that needs it, and stays in no server.
     shared = [name for each in (plan.backend, *own) if (name := type(each).__module__).startswith("assay.")]
@@ -134,11 +134,11 @@ class CellRun:
 
     def _call(
         self, role: str, preload: tuple[str, ...], content: Mapping[str, Any], name: str, *, alone: bool = False,
-        imports: tuple[str, ...] = (),
+        imports: tuple[str, ...] = (), spins: bool = False,
     ) -> Steps[Answer]:  # fmt: skip
         """A role; one of a large model uses every core by itself."""
         answer = yield Request(
-            role, preload, content, self._folder / name, alone or self._large, self._on_phase, imports
+            role, preload, content, self._folder / name, alone or self._large, self._on_phase, imports, spins
         )
         self._on_phase(role, "")
         self._phases.extend(answer.phases)
@@ -181,7 +181,9 @@ class CellRun:
             "seed": seed,
             "measure": measure,
         }
-        return (yield from self._call("runner", self._runner_preload, request, name, alone=measure))
+        # What runs beside others must not spin; where the judge's server has the runtime, it does for that.
+        spins = measure or self._runner_preload != self._torch_preload
+        return (yield from self._call("runner", self._runner_preload, request, name, alone=measure, spins=spins))
 
     def _preprocess(self, built: Mapping[str, Any], seed: str) -> Steps[dict[str, Any]]:
         request = {

@@ -24,7 +24,7 @@ from assay.measure.peak import peak as make_peak
 from assay.measure.roofline import best, frequency, load
 from assay.plan import Place, Plan
 from assay.progress import Progress
-from assay.roles.process import OnPhase, Request, RoleFailed, ServerGone, Servers
+from assay.roles.process import OnPhase, Request, RoleFailed, Server, ServerGone, Servers
 from assay.schedule import Schedule, width
 from assay.schema import Cell, MachinePeak, Precision, SessionReport, Status, Unavailability
 
@@ -105,8 +105,7 @@ def _run(plan: Plan, places: Sequence[Place], device: Device, writer: _Writer, p
                 writer.write(peaks=(*writer.report.peaks, peak))
             return peak
 
-        for preload in preloads(plan):
-            servers.start(preload)
+        _start(plan, servers)
         installation.read()  # while the servers import
         before = probe("before")
         cells = (
@@ -120,6 +119,12 @@ def _run(plan: Plan, places: Sequence[Place], device: Device, writer: _Writer, p
             writer.record(cell)
         if before:
             probe("after", before)
+
+
+def _start(plan: Plan, servers: Servers) -> list[Server]:
+    """The servers of the session, which import while others go on; those that run already stay."""
+    judge, runner = preloads(plan)
+    return [servers.start(judge), servers.start(runner, spins=True)]
 
 
 def _wanted(device: Device, precisions: Sequence[Precision], before: MachinePeak | None) -> dict[str, Any]:
@@ -140,7 +145,7 @@ def _peak(
     """What the machine sustains while nothing else of the session runs; None where that cannot be told."""
     request = Request("peak", preloads(plan)[0], wanted, folder, alone=True, on_phase=on_phase)
     try:
-        for server in [servers.start(preload) for preload in preloads(plan)]:
+        for server in _start(plan, servers):
             server.wait()  # imports take cores too
         found = servers.call(request).finish().response
     except (RoleFailed, ServerGone):

@@ -26,7 +26,7 @@ MOST_CALLS = 50
 FEWEST, CHECK_EVERY = 8, 4
 """Rounds of a start at the least, and after how many more the interval is looked at."""
 SETTLE = 0.05
-"""Seconds of rest before a block: ONNX Runtime's threads spin for some time after the last call."""
+"""Seconds of rest before a block: threads of most runtimes spin for some time after the last call."""
 TOLERANCE = 1e-3
 """Largest difference of two honest f32 runs, relative to the norm of the output: the most sensitive published size, T5,
 has 3.5e-5 against float64, while a wrong mask or another checkpoint gives 0.1 and more."""
@@ -39,7 +39,8 @@ class Contestant:
     def __init__(self, setting: Setting) -> None:
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 (lives with it)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.bench.contestant"], cwd=Path(__file__).parents[2], env=role_environment(),
+            [sys.executable, "-m", "tests.bench.contestant"], cwd=Path(__file__).parents[2],
+            env=role_environment(spins=True),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
         )  # fmt: skip
         self.name = f"{setting.contestant} ({setting.family}, {setting.backend})"

@@ -24,6 +24,8 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         time.sleep(0.01)
     if request["then"] == "look for a module":
         return {"imported": request["module"] in sys.modules}
+    if request["then"] == "tell how threads wait":
+        return {"spins": os.environ.get("GOMP_SPINCOUNT"), "server": os.getppid()}
     if request["then"] == "kill the server":
         os.kill(os.getppid(), signal.SIGKILL)
     if request["then"] == "leave a process behind":

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.roles.partner import ROLE
 
-from assay.roles.process import Call, Request, RoleFailed, Servers
+from assay.roles.process import SPINS, Call, Request, RoleFailed, Servers
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the server does not fork")
 PRELOAD = ("tests.roles.partner",)
@@ -51,6 +51,19 @@ def test_a_server_imports_what_a_request_names_once_and_for_all(servers: Servers
     assert imported("then", "colorsys", ("colorsys",))
     assert imported("after", "colorsys")
     assert not imported("missing", "no_such_module", ("no_such_module",))
+
+
+@linux
+def test_threads_spin_in_a_server_of_their_own(servers: Servers, tmp_path: Path) -> None:
+    def waits(name: str, *, spins: bool) -> dict[str, object]:
+        content = {"other": str(tmp_path / name), "then": "tell how threads wait"}
+        return servers.call(Request(ROLE, PRELOAD, content, tmp_path / name, alone=True, spins=spins)).finish().response
+
+    alone, beside, again = waits("alone", spins=True), waits("beside", spins=False), waits("again", spins=True)
+    assert alone["spins"] == str(SPINS)
+    assert beside["spins"] is None
+    assert alone == again
+    assert alone["server"] != beside["server"]
 
 
 @linux

@@ -24,6 +24,10 @@ from assay.schema import Failure, Phase
 
 START = "start"
 """The phase before a role's own first one: imports, and the fork."""
+SPINS = 10_000
+"""How often a thread of torch's pool (GNU OpenMP's) looks for work before it sleeps, some 0.1 ms, where nothing runs
+beside it: between two operators of a call it stays awake. To wake it for each makes calls of a millisecond three times
+as long. Longer is no faster, and would reach into what comes after a call."""
 LOG_TAIL = 4000
 """Characters of a failed role's log that the report keeps."""
 _POLL = 0.1
@@ -54,6 +58,7 @@ class Request:
         folder: the role's own, new.
         alone: nothing may run beside it: it is timed, or takes the whole machine.
         imports: what its server imports now, if it has not yet.
+        spins: whether threads of its server's processes spin for a moment before they sleep.
     """
 
     role: str
@@ -63,6 +68,7 @@ class Request:
     alone: bool
     on_phase: OnPhase = field(default=lambda *_: None)
     imports: tuple[str, ...] = ()
+    spins: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,31 +83,32 @@ class Answer:
 
 @dataclass
 class Servers:
-    """The role servers of a session, one for each set of preloaded modules; a context manager.
+    """The role servers of a session, one for each set of preloaded modules and way to wait; a context manager.
 
     Attributes:
         limit: seconds that one phase of a role may take.
     """
 
     limit: float
-    _running: dict[tuple[str, ...], Server] = field(default_factory=dict)
+    _running: dict[tuple[tuple[str, ...], bool], Server] = field(default_factory=dict)
 
     def call(self, request: Request) -> Call:
         """Run a role in a fresh process, from a server that has imported what it needs, and do not wait for it."""
         request.folder.mkdir(parents=True)
         (request.folder / "request.json").write_text(json.dumps(request.content), encoding="utf-8")
         request.on_phase(request.role, START)
-        server = self.start(request.preload)
+        server = self.start(request.preload, spins=request.spins)
         with suppress(ServerGone):  # the call will say so
             server.wait()
             server.send({"role": request.role, "folder": str(request.folder), "imports": request.imports})
         return Call(server, request, self.limit)
 
-    def start(self, preload: tuple[str, ...]) -> Server:
+    def start(self, preload: tuple[str, ...], *, spins: bool = False) -> Server:
         """Start a server; while it imports, others can be started, and whoever calls it waits."""
-        if preload not in self._running or self._running[preload].gone:
-            self._running[preload] = Server(preload, self.limit)
-        return self._running[preload]
+        key = preload, spins
+        if key not in self._running or self._running[key].gone:
+            self._running[key] = Server(preload, self.limit, spins=spins)
+        return self._running[key]
 
     def __enter__(self) -> Self:
         return self
@@ -121,8 +128,12 @@ class ServerGone(Exception):
         self.log = log
 
 
-def role_environment() -> dict[str, str]:
-    """The environment of every role: offline, silent towards the net, one stated number of threads."""
+def role_environment(*, spins: bool = False) -> dict[str, str]:
+    """The environment of every role: offline, silent towards the net, one stated number of threads.
+
+    Args:
+        spins: whether threads spin for a moment before they sleep. Libraries read that once, when they are loaded.
+    """
     count = str(threads())
     return os.environ | {
         "HF_HUB_OFFLINE": "1",
@@ -136,6 +147,7 @@ def role_environment() -> dict[str, str]:
         "MKL_NUM_THREADS": count,
         # Threads that spin while they wait stall each other for a time slice whenever anything else runs.
         "OMP_WAIT_POLICY": "PASSIVE",
+        **({"GOMP_SPINCOUNT": str(SPINS)} if spins else {}),
         # OpenBLAS starts its threads at import, and a process with threads cannot fork safely.
         "OPENBLAS_NUM_THREADS": "1",
         # The order in which devices are counted before a role starts; CUDA's own begins with the fastest.
@@ -146,11 +158,11 @@ def role_environment() -> dict[str, str]:
 class Server:
     """One role server process; `gone` says why it is no more."""
 
-    def __init__(self, preload: tuple[str, ...], limit: float) -> None:
+    def __init__(self, preload: tuple[str, ...], limit: float, *, spins: bool) -> None:
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 (lives with the server)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "assay.roles.server", *preload],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=role_environment(),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=role_environment(spins=spins),
         )  # fmt: skip
         assert self._process.stdout is not None
         self.output = self._process.stdout
