@@ -119,14 +119,14 @@ def test_honest_errors_stand_beside_tf32_row_by_row() -> None:
 def test_what_judging_costs_is_everything_that_a_benchmark_would_not_do() -> None:
     times = [
         ("builder", "export", 4.0), ("builder", "export twin", 1.0), ("runner", "load", 0.5),
-        ("runner", "measure", 1.5),
+        ("runner", "measure", 1.5), ("runner", "sweep", 1.0),
         ("runner", "trace", 0.5), ("preprocessor", "preprocessing", 1.0), ("runner", "load", 0.5),
         ("runner", "challenges", 0.5), ("judge", "reference", 3.0),
     ]  # fmt: skip
     phases = tuple(Phase(role=role, name=name, seconds=seconds) for role, name, seconds in times)
     found = cost(make.cell(phases=phases, metrics={"latency": Metric(value=0.5, unit="s")}))
-    assert (found.plain, found.evidence, found.calls) == (7.0, 5.5, 11.0)
-    assert "| bert | cpu | tiny | 7.00 | 5.50 | 0.79 | 11 |" in table([found])
+    assert (found.plain, found.evidence, found.calls) == (8.0, 5.5, 11.0)
+    assert "| bert | cpu | tiny | 8.00 | 5.50 | 0.69 | 11 |" in table([found])
 
 
 def test_intervals_are_wilson_s() -> None:

@@ -127,6 +127,16 @@ def test_answers_that_rounding_could_turn_into_one_another_accuse_nobody(
     assert said in check.text
 
 
+def test_two_answers_that_are_too_close_hide_no_third() -> None:
+    """The first two of those that are sampled are one answer, as far as f32 can tell."""
+    right = drawn(2)
+    twin = replace(right, name="timed 3", expected={"y": right.expected["y"] + 1e-7})
+    check = follow(right, twin, drawn(4), drawn(5))
+    assert (check.verdict, check.bound) == (PASSED, timing.OWN)
+    assert "2 of 6 are too close to another's to tell in f32" in check.text
+    assert follow(right, twin, drawn(4), drawn(5, of=6)).verdict is FAILED
+
+
 def test_no_more_time_than_the_parent_saw_of_either_kind() -> None:
     usage = Usage(claimed=3.0, cpu=3.0)
     assert verdicts(usage=usage, wall=2.0)["covered"] is FAILED

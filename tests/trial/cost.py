@@ -1,6 +1,7 @@
 """What judging costs: `python -m tests.trial.cost reports/sessions` adds up the phases of session reports.
 
-Evidence is whatever a benchmark would not do: challenges, calls that try the clock, the trace, the twin, the judge.
+Evidence is whatever a benchmark would not do: challenges, calls that try the clock, the trace, the twin, the judge. The
+sweeps are figures of the cell, which it would have without evidence too.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from assay.schema import Cell, Phase, SessionReport
 
 PLAIN = frozenset({
     ("builder", "checkpoint"), ("builder", "export"), ("runner", "load"), ("runner", "compile"),
-    ("runner", "first inference"), ("runner", "measure"), ("runner", "measure decoding"),
+    ("runner", "first inference"), ("runner", "measure"), ("runner", "measure decoding"), ("runner", "sweep"),
     ("preprocessor", "preprocessing"),
 })  # fmt: skip
 """Role and phase of what is done without evidence; a cell's second runner is the twin's, and all of it evidence."""

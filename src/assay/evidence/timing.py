@@ -84,7 +84,7 @@ def sampled_follow(timed: Sequence[Answer], sampled: Sequence[Answer], precision
 
     That all change with their inputs is asked first, by their cosine: of a model that is wrong for every input, no more
     can be. Distances are in units of the error with which an output can pass, so that outputs of all kinds count by
-    what they tell.
+    what they tell. An answer that honest error could turn into another input's is left out.
 
     Args:
         timed: calls with noise around the reference; what an error may be is known from them.
@@ -109,11 +109,14 @@ def sampled_follow(timed: Sequence[Answer], sampled: Sequence[Answer], precision
     honest = np.sqrt(len(units))  # of vectors of which every output is within its bound
     if min(errors) > honest:
         return check
-    if min(ways) * OWN <= honest:
+    told = ways * OWN > honest
+    if not told.any():
         text = f"{check.text}; answers to different inputs are too close to tell more in {precision}"
         return check.model_copy(update={"text": text})
-    value = float(max(errors / ways))
+    value = float(max(errors[told] / ways[told]))
     text = f"outputs of the timed loop are at most {value:.2g} of the way from their own input's answer to another's"
+    if not told.all():
+        text += f"; {np.count_nonzero(~told)} of {len(told)} are too close to another's to tell in {precision}"
     if value > OWN:
         text = (
             f"outputs do not follow the inputs of the timed loop: one is {value:.2g} times as far from its own input's "
