@@ -178,7 +178,9 @@ class ReferenceEngine(Wrapped):
 
         super().__init__(engine)
         here = role_folder()
-        built = json.loads((here.parent / "build" / "response.json").read_text(encoding="utf-8"))
+        # Where the cache has the export, the builder that looked for it has answered, and no other was asked.
+        answers = [here.parent / name / "response.json" for name in ("build", "look")]
+        built = json.loads(next(each for each in answers if each.is_file()).read_text(encoding="utf-8"))
         which = "checkpoint" if here.name == "run" else "twin"
         self._reference = Reference(families.load(family), Path(built[which]["path"]))
 
