@@ -109,10 +109,10 @@ class Exact(TorchDispatchMode):
 
     def _widened(self, argument: Any) -> Any:
         """The argument, parameters replaced; by hand, because `tree_map` takes as long as a small model."""
-        if isinstance(argument, torch.Tensor):
-            # Most are no parameters, and to ask of those whether they are takes longer.
-            plain = type(argument) is torch.Tensor or not isinstance(argument, torch.nn.Parameter)
-            return argument if plain else self.parameter(argument)
+        if type(argument) is torch.Tensor:  # most are, and asking for a parameter takes longer
+            return argument
+        if isinstance(argument, torch.Tensor) and isinstance(argument, torch.nn.Parameter):
+            return self.parameter(argument)
         if isinstance(argument, list | tuple) and any(isinstance(each, torch.nn.Parameter) for each in argument):
             return [self._widened(each) for each in argument]
         return argument

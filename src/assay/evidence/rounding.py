@@ -131,7 +131,10 @@ class Rounding(Exact):
         return torch.sign(self._factors[place : place + tensor.numel()] - 1).view(tensor.shape)
 
     def _nudge(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Move every value up or down by the unit, in place, which spares new memory; integers stay as they are."""
+        """Every value moved up or down by the unit, in place where that can be, for new memory costs more than moving.
+
+        Integers stay as they are.
+        """
         if not (isinstance(tensor, torch.Tensor) and tensor.is_floating_point()):
             return tensor
         limits = torch.finfo(tensor.dtype)  # masks hold the type's least value
