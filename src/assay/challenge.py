@@ -56,6 +56,11 @@ class Challenges:
         for workload in self.family.challenges:
             yield workload.name, self._inputs(workload, workload.name)
 
+    def of_twin(self) -> tuple[str, dict[str, np.ndarray]]:
+        """The name of the judged workload that the twin runs too, and its inputs: the first of several rows."""
+        workload = next(each for each in self.family.challenges if each.batch > 1)
+        return workload.name, self._inputs(workload, workload.name)
+
     def permuted(self) -> tuple[str, dict[str, np.ndarray]]:
         """The name of a judged workload of several rows, and its inputs with all rows in the reverse order."""
         workload = self.family.challenges[-1]

@@ -16,9 +16,9 @@ from assay.challenge import Challenges
 from assay.evidence import rounding
 from assay.evidence.case import Answer
 from assay.evidence.deviation import K
-from assay.evidence.float64 import COORDINATES, TrueFloat64
+from assay.evidence.float64 import Exact, TrueFloat64
 from assay.evidence.reference import DRAWS, Reference
-from assay.evidence.rounding import ACCUMULATION
+from assay.evidence.rounding import ACCUMULATION, COORDINATES, displaced, perturbation
 from assay.schema import Precision
 
 
@@ -164,9 +164,13 @@ def test_a_tensor_that_nothing_uses_is_told_from_one_that_counts() -> None:
     _, inputs = next(challenges.shapes())
     exact = reference.outputs(inputs)["logits"]
     tensors = load_file(checkpoints.local("wav2vec2").path / "model.safetensors")
-    assert not reference.uses(tensors["wav2vec2.masked_spec_embed"], inputs)
-    assert reference.uses(tensors["lm_head.weight"], inputs)
-    assert not reference.uses(np.full((3, 3), 0.123, np.float32), inputs)
+    idle = {
+        "wav2vec2.masked_spec_embed": tensors["wav2vec2.masked_spec_embed"],
+        "nowhere": np.full((3, 3), 0.123, np.float32),
+    }
+    assert reference.unused(idle, inputs) == set(idle)
+    assert reference.unused(idle | {"lm_head.weight": tensors["lm_head.weight"]}, inputs) == set(idle)
+    assert reference.unused({}, inputs) == set()
     np.testing.assert_array_equal(reference.outputs(inputs)["logits"], exact)
 
 
@@ -200,11 +204,11 @@ def test_an_interpolation_is_off_by_what_float32_is_with_a_sign_for_each_place()
     def stretched(values: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.interpolate(values, (1024, 8), mode="bicubic", align_corners=True)
 
-    def drawn(seed: int) -> torch.Tensor:
-        with TrueFloat64(coarse=torch.Generator().manual_seed(seed)):
-            return stretched(frames)
-
     exact, narrow = stretched(frames), stretched(frames.float()).double()
+
+    def drawn(seed: int) -> torch.Tensor:
+        return displaced(frames, exact, narrow, torch.Generator().manual_seed(seed))
+
     signs = (drawn(1) - exact) / (COORDINATES * (narrow - exact))
     told = (narrow - exact).abs() > 1e-9
     torch.testing.assert_close(signs[told].abs(), torch.ones_like(signs[told]), atol=1e-3, rtol=0)
@@ -212,5 +216,17 @@ def test_an_interpolation_is_off_by_what_float32_is_with_a_sign_for_each_place()
     assert bool((of_frames.nanmean((0, 1, 3)).abs() > 0.999).all())  # one for all of a frame
     assert abs(float(signs[told].mean())) < 0.15
     assert torch.equal(drawn(1), drawn(1)) and not torch.equal(drawn(1), drawn(2))
-    with TrueFloat64():
-        assert torch.equal(stretched(frames), exact)
+
+
+def test_a_floor_displaces_interpolations_and_an_exact_pass_does_not() -> None:
+    frames = torch.randn(1, 1, 11, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    size = (16, 8)
+    arithmetic = perturbation(Precision.F32, 1, 0, frozenset())
+    with arithmetic, TrueFloat64():
+        moved = torch.nn.functional.interpolate(frames, size, mode="bicubic", align_corners=True)
+    with Exact(), TrueFloat64():
+        kept = torch.nn.functional.interpolate(frames, size, mode="bicubic", align_corners=True)
+    exact = torch.nn.functional.interpolate(frames, size, mode="bicubic", align_corners=True)
+    assert torch.equal(kept, exact)
+    off = (moved - exact).abs().max() / exact.abs().max()
+    assert 2.0**-24 < off < 100 * 2.0**-24

@@ -116,9 +116,8 @@ def _answers(
         yield from hard(family, config, seed, precision)
 
     calls = [(f"{name} of seed {seed}", inputs) for seed in seeds for name, inputs in drawn(seed)]
-    every = [inputs for _, inputs in calls]
-    expected, noise = reference.all_outputs(every), reference.noise(every, precision, seeds[0])
-    for (name, inputs), right, spread in zip(calls, expected, noise, strict=True):
+    judged = reference.with_noise([inputs for _, inputs in calls], precision, seeds[0])
+    for (name, inputs), (right, spread) in zip(calls, judged, strict=True):
         yield Answer(name, inputs, {}, right, spread, family.masks(inputs))
 
 

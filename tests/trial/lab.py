@@ -169,8 +169,9 @@ class Specimen:
         return Observed(outputs, tokens, tuple(operations))
 
     def observe_twin(self, engine: Engine) -> Observed:
-        """The challenges, for the twin."""
-        return Observed({name: _kept(engine.run(inputs)) for name, inputs in self.challenges.shapes()})
+        """The challenge that the twin runs."""
+        name, inputs = self.challenges.of_twin()
+        return Observed({name: _kept(engine.run(inputs))})
 
     def effect(self, engine: Engine) -> float:
         """How far a faulty engine in float64 is from the reference, in noise floors; 0 where nothing changes.
@@ -188,7 +189,7 @@ class Specimen:
         return self.distance(answers)
 
     def twin_effect(self, engine: Engine) -> float:
-        """How far a faulty engine in float64 is from the twin's reference in the challenges, in noise floors."""
+        """How far a faulty engine in float64 is from the twin's reference, in noise floors."""
         with exact():
             found = self.observe_twin(engine).outputs
         return self.distance([replace(self._twin_truth[name], outputs=outputs) for name, outputs in found.items()])
@@ -298,15 +299,15 @@ class Specimen:
 
     @cached_property
     def _twin_truth(self) -> dict[str, Answer]:
-        return self._beside(Reference(self.family, self.twin.path), dict(self.challenges.shapes()))
+        return self._beside(Reference(self.family, self.twin.path), dict([self.challenges.of_twin()]))
 
     def _beside(
         self, reference: Reference, calls: Mapping[str, Tensors], prompt: int | None = None
     ) -> dict[str, Answer]:
         every = list(calls.values())
-        expected, noise = reference.all_outputs(every), reference.noise(every, self.precision, self._seed)
         found = {}
-        for (name, inputs), right, spread in zip(calls.items(), expected, noise, strict=True):
+        judged = reference.with_noise(every, self.precision, self._seed)
+        for (name, inputs), (right, spread) in zip(calls.items(), judged, strict=True):
             answer = Answer(name, inputs, {}, right, spread, self.family.masks(inputs))
             found[name] = answer if prompt is None else answer.after(prompt)
         return found

@@ -162,7 +162,7 @@ class Case:
         alone: a row of a padded challenge without its padding; None where no input is a mask.
         untraced: the traced call without a trace.
         decoding: judged sequences; None where the family does not generate.
-        twin: the same challenges with the twin's weights.
+        twin: one of these challenges with the twin's weights.
         reference: of the checkpoint, for questions that a layer asks itself.
         clock: all times.
         operations: the trace.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,11 +13,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from assay.families.base import Tensors
 
-_COARSE = {torch.sin, torch.cos, torch.Tensor.sin, torch.Tensor.cos}
-COORDINATES = 3.0
-"""How many times what float32 is off an interpolation by it may be off: as any other value is moved by three units. One
-runtime rounds its coordinates at other places than another: those of ONNX Runtime and torch, of 1,001 frames stretched
-to 1,024, are off by as much, and have nothing in common."""
 _EMBEDDING = torch.ops.aten.embedding.default
 _FLOAT64 = {torch.float32: torch.float64}
 
@@ -26,46 +21,17 @@ class TrueFloat64(TorchFunctionMode):
     """Turns every request for float32 inside a model into one for float64.
 
     Norms, rotary tables and eager softmaxes cast to float32 inside; in a reference that is an error.
-
-    Args:
-        coarse: for the floor's own draws, where no perturbation of values models the rounding: sines and cosines of
-            large angles run in float32, and interpolations are off by what float32 is, with signs from here.
     """
-
-    def __init__(self, *, coarse: torch.Generator | None = None) -> None:
-        super().__init__()
-        self._coarse = coarse
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run `func` with float64 where float32 was asked for."""
         kwargs = kwargs or {}
         if func is torch.Tensor.float:
             return args[0].double()
-        if self._coarse and func in _COARSE:
-            return _in_float32(func, args, kwargs)
-        if self._coarse and func is torch.nn.functional.interpolate:
-            return _displaced(func, args, kwargs, self._coarse)
         args = tuple(_FLOAT64.get(arg, arg) if isinstance(arg, torch.dtype) else arg for arg in args)
         if isinstance(kwargs.get("dtype"), torch.dtype):
             kwargs = {**kwargs, "dtype": _FLOAT64.get(kwargs["dtype"], kwargs["dtype"])}
         return func(*args, **kwargs)
-
-
-def _in_float32(func: Any, args: Any, kwargs: Any) -> Any:
-    tensor, *rest = args
-    if tensor.dtype is not torch.float64:
-        return func(*args, **kwargs)
-    return func(tensor.to(torch.float32), *rest, **kwargs).to(torch.float64)
-
-
-def _displaced(func: Any, args: Any, kwargs: Any, signs: torch.Generator) -> Any:
-    """An interpolation with its coordinates off: each place along an axis that it stretches has a sign of its own."""
-    exact = func(*args, **kwargs)
-    if exact.dtype is not torch.float64:
-        return exact
-    stretched = [new if new != old else 1 for new, old in zip(exact.shape, args[0].shape, strict=True)]
-    sign = torch.randint(0, 2, stretched, generator=signs, dtype=torch.float64).mul_(2).sub_(1)
-    return exact + COORDINATES * sign * (_in_float32(func, args, kwargs) - exact)
 
 
 def widened(inputs: Tensors) -> dict[str, np.ndarray]:
@@ -102,10 +68,14 @@ class Exact(TorchDispatchMode):
         return result
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is _EMBEDDING and isinstance(args[0], torch.nn.Parameter):
-            return self.parameter(func(*args, **(kwargs or {})))  # the rows that were looked up, not the whole table
-        args, kwargs = tuple(map(self._widened, args)), kwargs or {}  # operators take tensors by position
-        return self.result(func, args, func(*args, **kwargs))
+        return self.perform(func, args, kwargs or {})
+
+    def perform(self, func: Any, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+        """An operation in this arithmetic."""
+        if func is _EMBEDDING and isinstance(arguments[0], torch.nn.Parameter):
+            return self.parameter(func(*arguments, **keywords))  # the rows that were looked up, not the whole table
+        arguments = tuple(map(self._widened, arguments))  # operators take tensors by position
+        return self.result(func, arguments, func(*arguments, **keywords))
 
     def _widened(self, argument: Any) -> Any:
         """The argument, parameters replaced; by hand, because `tree_map` takes as long as a small model."""

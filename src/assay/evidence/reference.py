@@ -9,7 +9,8 @@ the discrete stochastic arithmetic of Vignes (CESTAC) with random signs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from assay.evidence.case import KEPT
 from assay.evidence.float64 import Exact, TrueFloat64, float64_default, widened
 from assay.evidence.layers import Expected, watched
 from assay.evidence.rounding import MATRIX, perturbation
+from assay.evidence.tape import Tape
 from assay.families.base import Family, Tensors
 from assay.families.module import kept_wide
 from assay.schema import Precision
@@ -65,7 +67,7 @@ class Reference:
 
     def all_outputs(self, calls: Sequence[Tensors]) -> list[dict[str, np.ndarray]]:
         """The outputs of every call; equal to `outputs` but for the order in which sums are taken."""
-        return self._run_all(calls, TrueFloat64(), Exact())
+        return [exact for exact, _ in self._run_all(calls, [])]
 
     def watched(self, inputs: Tensors, precision: Precision, seed: int) -> tuple[Outputs, Outputs, Expected]:
         """Outputs, the noise around them, (draws, *shape), and both for every module of the network."""
@@ -74,48 +76,72 @@ class Reference:
         runs, draws = [], []
         for draw in range(DRAWS):
             with watched() as moved:
-                runs += self._perturbed([inputs], precision, seed, draw)
+                runs.append(self.run(inputs, TrueFloat64(), self._perturbation(precision, seed, draw)))
             draws.append(moved.layers())
         noise = {name: np.stack([run[name] for run in runs]) for name in self._outputs}
         return exact, noise, Expected.of(seen.layers(), draws)
 
-    def run(self, inputs: Tensors, mode: TrueFloat64, arithmetic: Exact) -> dict[str, np.ndarray]:
+    def run(self, inputs: Tensors, mode: TrueFloat64, arithmetic: Exact) -> Outputs:
         """The outputs under these modes."""
+        return _arrays(self._pass(inputs, mode, arithmetic))
+
+    def _pass(self, inputs: Tensors, mode: TrueFloat64, arithmetic: Exact) -> dict[str, torch.Tensor]:
         tensors = {name: torch.from_numpy(array) for name, array in widened(inputs).items()}
         for tensor in tensors.values():
             if tensor.is_floating_point():
                 arithmetic.inexact(tensor)
         with float64_default(), torch.no_grad(), arithmetic, mode:
             found = self.module(**tensors)
-        return {name: found[name].numpy() for name in self._outputs}
+        return {name: found[name] for name in self._outputs}
 
-    def _run_all(self, calls: Sequence[Tensors], mode: TrueFloat64, arithmetic: Exact) -> list[dict[str, np.ndarray]]:
-        """Calls of equal shapes are one batch: what a pass costs beside its arithmetic is then paid once."""
-        found: dict[int, dict[str, np.ndarray]] = {}
-        for alike in _alike(calls):
-            batch = {name: np.concatenate([calls[index][name] for index in alike]) for name in calls[alike[0]]}
-            outputs = self.run(batch, mode, arithmetic)
-            for place, index in enumerate(alike):
-                found[index] = {
-                    name: _part(array, place, len(alike), pairwise=name in self._pairwise)
-                    for name, array in outputs.items()
-                }
-        return [found[index] for index in range(len(calls))]
-
-    def noise(
-        self, inputs: Sequence[Tensors], precision: Precision, seed: int, draws: int = DRAWS
-    ) -> list[dict[str, np.ndarray]]:
-        """Outputs under perturbation, for each inputs an array (draws, *output shape) by output name."""
-        runs = [self._perturbed(inputs, precision, seed, draw) for draw in range(draws)]
+    def with_noise(
+        self, calls: Sequence[Tensors], precision: Precision, seed: int, draws: int = DRAWS
+    ) -> list[tuple[Outputs, Outputs]]:
+        """The outputs of every call, and under perturbation, an array (draws, *output shape) by output name, if any."""
+        runs = self._run_all(calls, [self._perturbation(precision, seed, draw) for draw in range(draws)])
         return [
-            {name: np.stack([run[index][name] for run in runs]) for name in self._outputs}
-            for index in range(len(inputs))
+            (exact, {name: np.stack([run[name] for run in moved]) for name in exact if moved}) for exact, moved in runs
         ]
 
-    def _perturbed(self, inputs: Sequence[Tensors], precision: Precision, seed: int, draw: int) -> list[Outputs]:
-        moved = perturbation(precision, seed, draw, self._inputs_first)
-        signs = torch.Generator().manual_seed(seed + draw)
-        return self._run_all(inputs, TrueFloat64(coarse=signs), moved)
+    def noise(
+        self, calls: Sequence[Tensors], precision: Precision, seed: int, draws: int = DRAWS
+    ) -> list[Outputs]:  # fmt: skip
+        """The second of `with_noise`."""
+        return [noise for _, noise in self.with_noise(calls, precision, seed, draws)]
+
+    def _run_all(
+        self, calls: Sequence[Tensors], arithmetics: Sequence[Exact]
+    ) -> list[tuple[Outputs, list[Outputs]]]:  # fmt: skip
+        """Every call's outputs, and those in each arithmetic.
+
+        Calls of equal shapes are one batch: what a pass costs beside its arithmetic is then paid once.
+        """
+        found: dict[int, list[Outputs]] = {index: [] for index in range(len(calls))}
+        for alike in _alike(calls):
+            batch = {name: np.concatenate([calls[index][name] for index in alike]) for name in calls[alike[0]]}
+            for outputs in self._runs(batch, arithmetics):
+                for place, index in enumerate(alike):
+                    found[index].append({
+                        name: _part(array, place, len(alike), pairwise=name in self._pairwise)
+                        for name, array in outputs.items()
+                    })  # fmt: skip
+        return [(exact, moved) for exact, *moved in found.values()]
+
+    def _runs(self, inputs: Tensors, arithmetics: Sequence[Exact]) -> Iterator[Outputs]:
+        """The outputs, and then those in each arithmetic; the model is asked once, if its operations are the same."""
+        tape = Tape()
+        outputs = self._pass(inputs, tape.mode, tape)
+        tape.end(outputs)
+        yield _arrays(outputs)
+        for arithmetic in arithmetics:
+            if tape.whole:
+                with float64_default(), torch.no_grad():
+                    yield _arrays(tape.again(arithmetic))
+            else:
+                yield self.run(inputs, TrueFloat64(), arithmetic)
+
+    def _perturbation(self, precision: Precision, seed: int, draw: int) -> Exact:
+        return perturbation(precision, seed, draw, self._inputs_first)
 
     @cached_property
     def _inputs_first(self) -> frozenset[int]:
@@ -127,27 +153,45 @@ class Reference:
             if inputs_first(owner, name)
         )
 
-    def uses(self, array: np.ndarray, inputs: Tensors) -> bool:
-        """Whether the outputs change with other numbers in every tensor that holds these; not if none does.
+    def unused(self, arrays: Mapping[str, np.ndarray], inputs: Tensors) -> set[str]:
+        """The names of those arrays that the outputs do not depend on, whatever the tensors that hold them are made of.
 
-        Tensors are found by their content: names change between a checkpoint and the model that loads it. Integers
-        are put in another order: others in their place may be indices that lead nowhere.
+        Tensors are found by their content: names change between a checkpoint and the model that loads it.
         """
-        state = self.module.state_dict()
-        holders = [tensor for tensor in state.values() if np.array_equal(tensor.numpy(), array)]
-        if not holders:
-            return False
+        if not arrays:
+            return set()
         before = self.outputs(inputs)
-        originals = [tensor.clone() for tensor in holders]
-        try:
-            for tensor in holders:
-                other = 1 + torch.rand(tensor.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-                tensor.copy_(other if tensor.is_floating_point() else tensor.flatten().roll(1).view(tensor.shape))
-            after = self.outputs(inputs)
-            return not all(np.array_equal(after[name], before[name]) for name in before)
-        finally:
-            for tensor, original in zip(holders, originals, strict=True):
-                tensor.copy_(original)
+        holders = {name: self._holders(array) for name, array in arrays.items()}
+
+        def idle(names: Iterable[str]) -> bool:
+            with _others(tensor for name in names for tensor in holders[name]):
+                after = self.outputs(inputs)
+            return all(np.array_equal(after[name], before[name]) for name in before)
+
+        # All of them at once: mostly nothing depends on any.
+        return set(arrays) if idle(arrays) else {name for name in arrays if idle([name])}
+
+    def _holders(self, array: np.ndarray) -> list[torch.Tensor]:
+        return [tensor for tensor in self.module.state_dict().values() if np.array_equal(tensor.numpy(), array)]
+
+
+@contextmanager
+def _others(tensors: Iterable[torch.Tensor]) -> Iterator[None]:
+    """Other numbers in these tensors; integers in another order, for others in their place may lead nowhere."""
+    held = {id(tensor): tensor for tensor in tensors}
+    originals = {key: tensor.clone() for key, tensor in held.items()}
+    try:
+        for tensor in held.values():
+            other = 1 + torch.rand(tensor.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+            tensor.copy_(other if tensor.is_floating_point() else tensor.flatten().roll(1).view(tensor.shape))
+        yield
+    finally:
+        for key, tensor in held.items():
+            tensor.copy_(originals[key])
+
+
+def _arrays(outputs: Mapping[str, torch.Tensor]) -> Outputs:
+    return {name: tensor.numpy() for name, tensor in outputs.items()}
 
 
 def _alike(calls: Sequence[Tensors]) -> list[list[int]]:

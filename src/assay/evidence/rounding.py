@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from typing import Any
@@ -28,6 +29,10 @@ STEP = {Precision.INT8: 1 / 127}
 largest of these weights."""
 LANES = 8
 """The fewest float32 lanes in which a runtime in use sums up."""
+COORDINATES = 3.0
+"""How many times what float32 is off an interpolation by it may be off: as any other value is moved by three units. One
+runtime rounds its coordinates at other places than another: those of ONNX Runtime and torch, of 1,001 frames stretched
+to 1,024, are off by as much, and have nothing in common."""
 MATRIX = 2
 SIGNS = 2**20
 """Random signs that perturbed runs read from."""
@@ -40,6 +45,9 @@ _EXACT = {
     "aten::maximum", "aten::minimum", "aten::max", "aten::lift_fresh", "aten::copy", "aten::triu", "aten::tril",
 }  # fmt: skip
 """Operations that move values without rounding."""
+_LARGEST = {dtype: torch.finfo(dtype).max for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16)}
+_WAVES = {"aten::sin", "aten::cos"}
+_INTERPOLATION = re.compile(r"aten::_?upsample_")
 _GROUP_NORM = torch.ops.aten.native_group_norm.default
 
 
@@ -53,42 +61,57 @@ def perturbation(precision: Precision, seed: int, draw: int, inputs_first: froze
         inputs_first: the identities of the parameters that are matrices (in, out), not (out, in).
     """
     signs, places = _factors(precision, seed), random.Random(seed + draw)  # noqa: S311 (to be drawn again)
+    coordinates = torch.Generator().manual_seed(seed + draw)
     if precision in STEP:
-        return Quantising(signs, places, _moves(precision, seed), inputs_first)
-    return Rounding(signs, places)
+        return Quantising(signs, places, coordinates, _moves(precision, seed), inputs_first)
+    return Rounding(signs, places, coordinates)
 
 
 class Rounding(Exact):
     """Moves every parameter, and the result of every operation that computes with inexact values, by +-unit.
 
     Views and copies round nothing. What follows from integers alone stays as it is: T5 sorts
-    distances into buckets by a logarithm whose exact value lies on the edges of the buckets.
+    distances into buckets by a logarithm whose exact value lies on the edges of the buckets. Where no move of values
+    models what float32 does, it is asked: sines and cosines of large angles, and the coordinates of interpolations.
+
+    Args:
+        factors: see `_factors`.
+        places: where in them each move begins.
+        coordinates: signs of what interpolations are off by.
     """
 
-    def __init__(self, factors: torch.Tensor, places: random.Random) -> None:
+    def __init__(self, factors: torch.Tensor, places: random.Random, coordinates: torch.Generator) -> None:
         super().__init__()
         self._factors = factors
         self._places = places
+        self._coordinates = coordinates
         self._mark = object()
 
     def inexact(self, tensor: torch.Tensor) -> None:
         """See `Exact`. A mark on the tensor itself is found in a tenth of the time that a weak dictionary takes."""
         tensor.assay_inexact = self._mark
 
-    def _is_inexact(self, tensor: torch.Tensor) -> bool:
-        """Whether this run has marked it; a buffer of the model may bear the mark of an earlier one."""
-        return getattr(tensor, "assay_inexact", None) is self._mark
+    def _any_inexact(self, arguments: Sequence[Any]) -> bool:
+        """Whether this run has marked any; a buffer of the model may bear the mark of an earlier one."""
+        return any(getattr(tensor, "assay_inexact", None) is self._mark for tensor in _tensors(arguments))
 
     def parameter(self, tensor: torch.Tensor) -> torch.Tensor:
         """Widened and moved; another time by other signs."""
         wide = super().parameter(tensor)
-        moved = self._nudge(wide.clone() if wide is tensor else wide)
+        if not wide.is_floating_point():
+            return wide
+        if wide.numel() <= SIGNS:
+            moved = wide * self._read(wide)
+        else:
+            moved = self._move(wide.clone() if wide is tensor else wide)
         self.inexact(moved)
         return moved
 
     def result(self, func: Any, arguments: Sequence[Any], result: Any) -> Any:
         """Moved, where the operation rounds and had inexact values to round."""
-        if not any(map(self._is_inexact, _tensors(arguments))):
+        if coarse(func):
+            result = self._coarse(func, arguments, result)
+        if not self._any_inexact(arguments):
             return result
         if func is _GROUP_NORM:
             result = self._off_mean(arguments, *result)
@@ -98,6 +121,14 @@ class Rounding(Exact):
             if each.is_floating_point():
                 self.inexact(each)
         return result
+
+    def _coarse(self, func: Any, arguments: Sequence[Any], exact: torch.Tensor) -> torch.Tensor:
+        """What float32 makes of it, or in an interpolation what its coordinates do."""
+        tensor, *rest = arguments
+        if tensor.dtype is not torch.float64:
+            return exact
+        narrow: torch.Tensor = func(tensor.float(), *rest).double()
+        return narrow if func._schema.name in _WAVES else displaced(tensor, exact, narrow, self._coordinates)
 
     def _off_mean(
         self, arguments: Sequence[Any], output: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor
@@ -137,16 +168,21 @@ class Rounding(Exact):
         """
         if not (isinstance(tensor, torch.Tensor) and tensor.is_floating_point()):
             return tensor
-        limits = torch.finfo(tensor.dtype)  # masks hold the type's least value
-        moved = tensor.double()
-        factors = self._factors[self._places.randrange(SIGNS) :]
-        if (size := moved.numel()) <= SIGNS:
-            moved.mul_(factors[:size].view(moved.shape))
-        else:
-            moved = moved.contiguous()
-            for part in moved.view(-1).split(SIGNS):
-                part.mul_(factors[: part.numel()])
-        return moved.clamp_(limits.min, limits.max)
+        largest = _LARGEST[tensor.dtype]  # masks hold the type's least value
+        return self._move(tensor.double()).clamp_(-largest, largest)
+
+    def _move(self, tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.numel() <= SIGNS:
+            return tensor.mul_(self._read(tensor))
+        tensor, place = tensor.contiguous(), self._places.randrange(SIGNS)
+        for part in tensor.view(-1).split(SIGNS):
+            part.mul_(self._factors[place : place + part.numel()])
+        return tensor
+
+    def _read(self, tensor: torch.Tensor) -> torch.Tensor:
+        """As many factors as a tensor of at most `SIGNS` values has, in its shape."""
+        place = self._places.randrange(SIGNS)
+        return self._factors[place : place + tensor.numel()].view(tensor.shape)
 
 
 class Quantising(Rounding):
@@ -159,9 +195,10 @@ class Quantising(Rounding):
     """
 
     def __init__(
-        self, factors: torch.Tensor, places: random.Random, moves: torch.Tensor, inputs_first: frozenset[int]
+        self, factors: torch.Tensor, places: random.Random, coordinates: torch.Generator, moves: torch.Tensor,
+        inputs_first: frozenset[int],
     ) -> None:  # fmt: skip
-        super().__init__(factors, places)
+        super().__init__(factors, places, coordinates)
         self._moves = moves
         self._inputs_first = inputs_first
 
@@ -188,6 +225,29 @@ class Quantising(Rounding):
         for part in drawn.view(-1).split(SIGNS):
             part.copy_(moves[: part.numel()])
         return drawn
+
+
+@cache
+def coarse(func: Any) -> bool:
+    """Whether float32 does to this operation what moving its result does not model, even where its values are exact."""
+    name = func._schema.name
+    return name in _WAVES or _INTERPOLATION.match(name) is not None
+
+
+def displaced(
+    tensor: torch.Tensor, exact: torch.Tensor, narrow: torch.Tensor, signs: torch.Generator
+) -> torch.Tensor:  # fmt: skip
+    """An interpolation with its coordinates off: each place along an axis that it stretches has a sign of its own.
+
+    Args:
+        tensor: what is interpolated.
+        exact: the result.
+        narrow: the result of float32.
+        signs: where signs come from.
+    """
+    stretched = [new if new != old else 1 for new, old in zip(exact.shape, tensor.shape, strict=True)]
+    sign = torch.randint(0, 2, stretched, generator=signs, dtype=torch.float64).mul_(2).sub_(1)
+    return exact + COORDINATES * sign * (narrow - exact)
 
 
 @cache

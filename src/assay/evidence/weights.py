@@ -33,7 +33,8 @@ def judge(case: Case) -> Evidence:
     """The twin's error, whether outputs moved from the checkpoint to the twin, and the artifact's tensors."""
     from assay.evidence.case import error_check
 
-    pairs = list(zip(case.challenges, case.twin, strict=True))
+    own = {answer.name: answer for answer in case.challenges}
+    pairs = [(own[twin.name], twin) for twin in case.twin]
     return Evidence(
         layer=Layer.WEIGHTS,
         checks=(
@@ -94,8 +95,7 @@ def _not_quantised(case: Case, parameters: Arrays) -> dict[str, np.ndarray]:
 
 def _share(case: Case, parameters: Arrays, missing: Arrays, how: str) -> Check:
     """Judge by what is missing, less what no output uses."""
-    inputs = case.challenges[0].inputs
-    unused = {name for name, array in missing.items() if not case.reference.uses(array, inputs)}
+    unused = case.reference.unused(missing, case.challenges[0].inputs)
     used = sum(array.size for name, array in parameters.items() if name not in unused)
     lost = sorted(set(missing) - unused)
     share = 1 - sum(missing[name].size for name in lost) / used

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from assay.evidence import LAYERS as CONSEQUENCES
 from assay.evidence import agreement, digest, placement, provenance, timing, weights
 from assay.evidence.case import Answer, Arrays, Case, Clock, Decoding, Software
 from assay.evidence.operations import counted, decoding_work
-from assay.evidence.reference import Reference
+from assay.evidence.reference import DRAWS, Reference
 from assay.families.base import Config, Family, Tensors
 from assay.families.generation import GeneratingFamily
 from assay.installed import Findings
@@ -156,7 +156,8 @@ def _case(
     calls = passes(challenges, judged_in_full)
     own = list(judge.answers(reference, calls, run))
     judged = judge.decoding(reference, challenges, decoding["number"], run) if decoding else None
-    twin = list(judge.answers(Reference(family, Path(request["twin"])), calls[:shapes], twin_run))
+    of_twin = _challenges([challenges.of_twin()])
+    twin = list(judge.answers(Reference(family, Path(request["twin"])), of_twin, twin_run))
     device, single = Device(**request["device"]), challenges.alone()
     clock = _clock(request, operations, peak(device, precision))
     sampled = [*_timed(challenges, others), *_grown(challenges, clock.growth)]
@@ -209,10 +210,14 @@ def _clock(request: dict[str, Any], operations: int, limit: float | None) -> Clo
 def passes(challenges: Challenges, timed: Sequence[int]) -> list[Call]:
     """The judged forward passes."""
     return [
-        *((name, inputs, f"challenge-{name}") for name, inputs in challenges.shapes()),
+        *_challenges(challenges.shapes()),
         *_timed(challenges, timed),
         ("traced", challenges.traced(), "traced"),
     ]
+
+
+def _challenges(shapes: Iterable[tuple[str, Tensors]]) -> list[Call]:
+    return [(name, inputs, f"challenge-{name}") for name, inputs in shapes]
 
 
 def _timed(challenges: Challenges, numbers: Sequence[int]) -> Iterator[Call]:
@@ -241,10 +246,9 @@ class _Answers:
         self, reference: Reference, calls: Sequence[Call], run: Outputs, *, noisy: bool = True
     ) -> Iterator[Answer]:
         """Every call's answer; without noise, for a fifth of the cost, where it is only asked whether they follow."""
-        every = [inputs for _, inputs, _ in calls]
-        expected = reference.all_outputs(every)
-        noise = reference.noise(every, self._precision, self._seed) if noisy else [{} for _ in calls]
-        for (name, inputs, file), exact, spread in zip(calls, expected, noise, strict=True):
+        draws = DRAWS if noisy else 0
+        found = reference.with_noise([inputs for _, inputs, _ in calls], self._precision, self._seed, draws)
+        for (name, inputs, file), (exact, spread) in zip(calls, found, strict=True):
             yield Answer(
                 name=name, inputs=inputs, outputs=run.read(file), expected=exact, noise=spread,
                 masks=self._family.masks(inputs),

@@ -41,7 +41,7 @@ LEAST = 30
 
 
 def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Run the challenges; unless this is the twin, also the timed loop and the traced call.
+    """Run the challenges, the timed loop and the traced call; of the twin one challenge.
 
     Args:
         request: `backend`, `artifact`, `device`, `precision`, `config` (a path), `seed`, `measure`.
@@ -60,19 +60,19 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     challenges = Challenges(family, config, request["seed"])
     device = Device(**request["device"])
     with backend.open(artifact, device=device, precision=Precision(request["precision"]), phase=phase) as engine:
-        first = challenges.timed(-1)
-        with phase("first inference"):
-            engine.run(first)
-        with phase("challenges"):
-            for name, inputs in challenges.shapes():
-                written.save(f"challenge-{name}", engine.run(inputs))
-            if request["measure"]:
-                _variants(engine, challenges, written)
-        held = partial(_held, engine, artifact, device)
-        response = (
-            _measured(engine, family, challenges, phase, written, backend.preload, held) if request["measure"] else {}
-        )
+        if request["measure"]:
+            held = partial(_held, engine, artifact, device)
+            response = _measured(engine, family, challenges, phase, written, backend.preload, held)
+        else:
+            with phase("challenges"):
+                _challenge(engine, written, challenges.of_twin())
+            response = {}
     return response | {"libraries": library_names(), "modules": loaded_runtimes(), "digests": written.digests}
+
+
+def _challenge(engine: Engine, written: Written, *calls: tuple[str, Tensors]) -> None:
+    for name, inputs in calls:
+        written.save(f"challenge-{name}", engine.run(inputs))
 
 
 def _variants(engine: Engine, challenges: Challenges, written: Written) -> None:
@@ -86,6 +86,12 @@ def _measured(
     engine: Engine, family: Family, challenges: Challenges, phase: memory.Peaks, written: Written,
     runtimes: Sequence[str], held: Callable[[], dict[str, int | None]],
 ) -> dict[str, Any]:  # fmt: skip
+    first = challenges.timed(-1)
+    with phase("first inference"):
+        engine.run(first)
+    with phase("challenges"):
+        _challenge(engine, written, *challenges.shapes())
+        _variants(engine, challenges, written)
     with phase("measure"):
         timed = time_calls(engine.run, challenges.timed, budget=BUDGET, least=LEAST, choose=secrets.randbelow)
         for number, outputs in timed.kept.items():
