@@ -10,8 +10,8 @@ import torch
 
 from assay.schema import Metric, Phase, Precision
 from tests import strategies as make
-from tests.trial import mutants, tf32, tried
-from tests.trial.cost import cost, table
+from tests.trial import kept, mutants, tf32, tried
+from tests.trial.cost import costs, table
 from tests.trial.honest import Judged
 from tests.trial.lab import Specimen
 from tests.trial.summary import Trial, interval
@@ -124,9 +124,18 @@ def test_what_judging_costs_is_everything_that_a_benchmark_would_not_do() -> Non
         ("runner", "challenges", 0.5), ("judge", "reference", 3.0),
     ]  # fmt: skip
     phases = tuple(Phase(role=role, name=name, seconds=seconds) for role, name, seconds in times)
-    found = cost(make.cell(phases=phases, metrics={"latency": Metric(value=0.5, unit="s")}))
+    cell = make.cell(phases=phases, metrics={"latency": Metric(value=0.5, unit="s")})
+    (found,) = costs([cell])
     assert (found.plain, found.evidence, found.calls) == (8.0, 5.5, 11.0)
-    assert "| bert | cpu | tiny | 8.00 | 5.50 | 0.69 | 11 |" in table([found])
+    assert "| bert | cpu | tiny | 1 | 8.00 | 5.50 | 0.69 | 11 |" in table([found])
+    slow = cell.model_copy(update={"phases": (*phases, Phase(role="judge", name="evidence", seconds=100.0))})
+    assert [(each.runs, each.evidence) for each in costs([slow, cell, cell])] == [(3, 5.5)]
+    assert list(costs([make.unavailable("bert")])) == []
+
+
+def test_every_tensor_is_listed_by_family_with_those_that_nothing_depends_on() -> None:
+    survivor = replace(DEAD, status="REAL", killed=False, effect_in_floors=2.0)
+    assert "| bert | 3 | 1 | 2 | 1 of 1 | 0 of 1 |" in kept.table([DEAD, survivor, SAME])
 
 
 def test_intervals_are_wilson_s() -> None:

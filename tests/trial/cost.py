@@ -1,7 +1,8 @@
 """What judging costs: `python -m tests.trial.cost reports/sessions` adds up the phases of session reports.
 
-Evidence is whatever a benchmark would not do: challenges, calls that try the clock, the trace, the twin, the judge. The
-sweeps are figures of the cell, which it would have without evidence too.
+Of several reports of a cell the medians count: a sweep ends when its figures are steady, sooner or later. Evidence is
+whatever a benchmark would not do: challenges, calls that try the clock, the trace, the twin, the judge. The sweeps are
+figures of the cell, which it would have without evidence too.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from statistics import median
 
@@ -23,13 +25,19 @@ PLAIN = frozenset({
 """Role and phase of what is done without evidence; a cell's second runner is the twin's, and all of it evidence."""
 
 
+Name = tuple[str, str, str]
+"""Family, backend and size."""
+
+
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of a cell without its evidence, and of the evidence; `calls`: the latter in times of its latency."""
+    """Seconds of a cell without its evidence, and of the evidence, and of one call; medians over `runs`."""
 
-    cell: Cell
+    name: Name
+    runs: int
     plain: float
     evidence: float
+    latency: float
 
     @property
     def ratio(self) -> float:
@@ -38,14 +46,24 @@ class Cost:
 
     @property
     def calls(self) -> float:
-        """In forward passes of batch 1."""
-        return self.evidence / self.cell.metrics["latency"].value
+        """The evidence in forward passes of batch 1."""
+        return self.evidence / self.latency
 
 
-def cost(cell: Cell) -> Cost:
-    """Add up a judged cell's phases."""
-    plain = sum(phase.seconds for phase in _plain(cell.phases))
-    return Cost(cell, plain, sum(phase.seconds for phase in cell.phases) - plain)
+def costs(cells: Iterable[Cell]) -> Iterator[Cost]:
+    """Add up the phases of judged cells."""
+    for name, same in groupby(sorted((each for each in cells if each.evidence), key=_name), key=_name):
+        runs = list(same)
+        plain = [sum(phase.seconds for phase in _plain(cell.phases)) for cell in runs]
+        whole = [sum(phase.seconds for phase in cell.phases) for cell in runs]
+        evidence = median(every - some for every, some in zip(whole, plain, strict=True))
+        yield Cost(
+            name, len(runs), median(plain), evidence, median(cell.metrics["latency"].value for cell in runs)
+        )  # fmt: skip
+
+
+def _name(cell: Cell) -> Name:
+    return cell.family, cell.backend, cell.size
 
 
 def _plain(phases: Iterable[Phase]) -> Iterator[Phase]:
@@ -56,27 +74,27 @@ def _plain(phases: Iterable[Phase]) -> Iterator[Phase]:
         measured = measured or phase.role == "preprocessor"
 
 
-def table(costs: Sequence[Cost]) -> str:
+def table(found: Sequence[Cost]) -> str:
     """Markdown: a line for each cell, and the medians."""
     rows = [
-        (each.cell.family, each.cell.backend, each.cell.size, f"{each.plain:.2f}", f"{each.evidence:.2f}",
-         f"{each.ratio:.2f}", f"{each.calls:,.0f}")
-        for each in costs
+        (*each.name, str(each.runs), f"{each.plain:.2f}", f"{each.evidence:.2f}", f"{each.ratio:.2f}",
+         f"{each.calls:,.0f}")
+        for each in found
     ]  # fmt: skip
-    ratio, calls = (median(values) for values in zip(*((each.ratio, each.calls) for each in costs), strict=True))
-    rows.append(("**median**", "", "", "", "", f"{ratio:.2f}", f"{calls:,.0f}"))
-    return as_table(("family", "backend", "size", "without, s", "evidence, s", "ratio", "in calls"), rows)
+    ratio, calls = (median(values) for values in zip(*((each.ratio, each.calls) for each in found), strict=True))
+    rows.append(("**median**", "", "", "", "", "", f"{ratio:.2f}", f"{calls:,.0f}"))
+    return as_table(("family", "backend", "size", "runs", "without, s", "evidence, s", "ratio", "in calls"), rows)
 
 
 def main(paths: Sequence[str]) -> int:
     """Print the table for the reports in these folders."""
     files = sorted(file for path in paths for file in Path(path).glob("*.json"))
     reports = [SessionReport.model_validate_json(file.read_text(encoding="utf-8")) for file in files]
-    costs = [cost(cell) for report in reports for cell in report.cells if cell.evidence]
-    if not costs:
+    found = list(costs(cell for report in reports for cell in report.cells))
+    if not found:
         print(f"no judged cell in {', '.join(paths) or 'no folder'}", file=sys.stderr)
         return 2
-    print(table(costs))
+    print(table(found))
     return 0
 
 
