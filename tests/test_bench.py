@@ -14,6 +14,7 @@ import pytest
 from assay import backends, checkpoints, families
 from assay.schema import Precision
 from tests.bench import genai, plan
+from tests.bench.__main__ import main
 from tests.bench.contestant import drawn, engine
 from tests.bench.interleaved import Contestant, ContestantEnded, Disagreement, Timed, timed
 from tests.bench.plan import Comparison
@@ -110,6 +111,13 @@ def test_each_kind_of_model_has_its_peers() -> None:
 def test_large_models_wait_to_be_asked_for() -> None:
     assert peers("llama", "cpu", "base") == []
     assert peers("llama", "cpu", "base", full=True) == peers("llama", "cpu") != []
+
+
+def test_peers_can_be_chosen() -> None:
+    chosen = plan.comparisons(["bert", "t5"], ["openvino"], "base", ["benchmark_app", "openvino loop"], full=False)
+    assert [(each.family, each.peer) for each in chosen] == [("bert", "openvino loop"), ("bert", "benchmark_app")]
+    with pytest.raises(SystemExit):
+        main(["--peer", "nobody"])
 
 
 @pytest.mark.parametrize("family", ["language-model", "t5", "whisper"])

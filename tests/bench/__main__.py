@@ -38,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def progress(text: str) -> None:
         print(f"{time.monotonic() - started:7.1f} s  {text}", file=sys.stderr, flush=True)
 
-    wanted = list(plan.comparisons(options.family, options.backend, options.size, full=options.full))
+    wanted = list(
+        plan.comparisons(options.family, options.backend, options.size, options.peer, full=options.full)
+    )  # fmt: skip
     options.output.mkdir(parents=True, exist_ok=True)
     found, failed = [], 0
     with tempfile.TemporaryDirectory() as folder:
@@ -67,6 +69,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--backend", type=_chosen(plan.ONE_PASS), default=tuple(plan.ONE_PASS), help="these engines only"
     )
+    parser.add_argument("--peer", type=_chosen(plan.PEERS), default=plan.PEERS, help="against these only")
     parser.add_argument("--size", choices=SIZES, default="base", help="of the local test models (default: base)")
     parser.add_argument("--full", action="store_true", help=f"with {', '.join(plan.LARGE)} at published size")
     parser.add_argument("--seconds", type=float, default=20.0, help="at most, for each comparison (default: 20)")

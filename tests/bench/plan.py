@@ -26,6 +26,7 @@ ONE_PASS = {
 GENERATE = "transformers generate"
 GENAI = "openvino-genai"
 """The peers where an engine decodes; the second runs the engine's own export, and decoders without an encoder alone."""
+PEERS = (*(peer for peers in ONE_PASS.values() for peer in peers), GENAI, GENERATE)
 LARGE = ("llama",)
 """Families whose published size takes gigabytes several times over."""
 
@@ -46,7 +47,9 @@ class Comparison:
         return f"{self.family}/{self.backend}/{self.size}"
 
 
-def comparisons(names: Sequence[str], backends: Sequence[str], size: str, *, full: bool) -> Iterator[Comparison]:
+def comparisons(
+    names: Sequence[str], backends: Sequence[str], size: str, peers: Sequence[str] = PEERS, *, full: bool
+) -> Iterator[Comparison]:
     """Everything that is compared, engine by engine; large models at published size only where all is asked for."""
     for name in names:
         if name in LARGE and size == "base" and not full:
@@ -54,7 +57,8 @@ def comparisons(names: Sequence[str], backends: Sequence[str], size: str, *, ful
         family = families.load(name)
         for backend in backends:
             for peer in _peers(family, backend):
-                yield Comparison(name, backend, size, peer, _workload(family, size))
+                if peer in peers:
+                    yield Comparison(name, backend, size, peer, _workload(family, size))
 
 
 def _peers(family: Family, backend: str) -> tuple[str, ...]:
