@@ -13,7 +13,8 @@ from assay.backends.base import Engine
 from assay.checkpoints import Checkpoint
 from assay.schema import Cell, Precision
 from tests.trial.lab import DTYPES, EXACT, TIMED, Specimen, Subject, killed
-from tests.trial.mutants import CHOOSING, FAULTS, Fault, NotApplicable
+from tests.trial.mutants import CHOOSING, FAULTS, Fault
+from tests.trial.parts import NotApplicable
 
 EQUIVALENT = 1e-3
 """Noise floors below which a fault has no effect: float64 itself rounds at 2e-9 of the floor of f32."""
