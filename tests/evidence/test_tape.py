@@ -90,6 +90,10 @@ def by_array(values: torch.Tensor) -> torch.Tensor:
     return values * torch.from_numpy((values * 3).numpy().copy())
 
 
+def by_data(values: torch.Tensor) -> torch.Tensor:
+    return values * (values * 3).data
+
+
 def by_mask(values: torch.Tensor) -> torch.Tensor:
     return (values @ WEIGHT)[values[:, 0] > 0].sum(0)
 
@@ -105,7 +109,7 @@ def into_its_input(values: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    "function", [by_expert, by_item, by_list, by_array, by_mask, into_a_constant, into_its_input]
+    "function", [by_expert, by_item, by_list, by_array, by_data, by_mask, into_a_constant, into_its_input]
 )  # fmt: skip
 def test_what_a_tape_cannot_repeat_it_does_not_claim_to(function: Function) -> None:
     assert not taped(function)[0].whole

@@ -16,8 +16,8 @@ import torch
 from assay.evidence.float64 import Exact, TrueFloat64
 from assay.evidence.rounding import coarse
 
-_READ_OUTSIDE = {torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__}
-"""What takes numbers out of torch without an operation that a tape could see."""
+_READ_OUTSIDE = {torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__, torch.Tensor.data.__get__}
+"""What gets at numbers without an operation that a tape could see."""
 _INDEX = torch.ops.aten.index.Tensor
 _BY_VALUE = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
