@@ -53,8 +53,8 @@ def backend_session(name: str, environment: str) -> Callable[[nox.Session], None
     """The session of one backend, with the pins of that environment."""
 
     def run(session: nox.Session) -> None:
-        # First of all, so that the merge runs last whatever happens here, and never with this session's arguments.
-        session.notify("matrix", posargs=[])
+        # First of all, so that the merge runs last whatever happens here; of this session's arguments one is its own too.
+        session.notify("matrix", posargs=asked(session, "--reports"))
         pins = ENVS / f"{environment}.txt"
         install(session, "-e", ".", "-c", pins)
         if device_found(session, name):
@@ -75,9 +75,10 @@ for _name, _environment in ON_DEMAND.items():
 
 @nox.session
 def matrix(session: nox.Session) -> None:
-    """Merge all session reports into the status matrix."""
+    """Merge all session reports into the status matrix; `-- --reports DIR` where they are not in reports/."""
     install(session, "-e", ".", "-c", EVERYTHING)
-    session.run("assay", "merge", "reports/sessions", "--output", "reports")
+    _, reports = asked(session, "--reports") or ("", "reports")
+    session.run("assay", "merge", f"{reports}/sessions", "--output", reports)
 
 
 @nox.session(default=False)
@@ -87,7 +88,7 @@ def compare(session: nox.Session) -> None:
     reports = ROOT / "reports" / "sessions"
     if session.posargs and reports.is_dir():
         # Exit 1 is a report that cannot be read, which the session `matrix` has said.
-        against = ("--baseline", session.posargs[0], *threshold(session))
+        against = ("--baseline", session.posargs[0], *asked(session, "--threshold"))
         merge = ("assay", "merge", str(reports), "--output", "reports", *against)
         session.run(*merge, success_codes=[0, 1], silent=True)
     with (ROOT / "reports" / "COMPARISON.md").open("w", encoding="utf-8") as page:
@@ -96,10 +97,10 @@ def compare(session: nox.Session) -> None:
         )
 
 
-def threshold(session: nox.Session) -> tuple[str, ...]:
-    """What was asked of both commands."""
-    asked = session.posargs
-    return tuple(asked[asked.index("--threshold") :][:2]) if "--threshold" in asked else ()
+def asked(session: nox.Session, option: str) -> tuple[str, ...]:
+    """The option and its value, if it is among the arguments after `--`; for a command that takes no others."""
+    words = [word for argument in session.posargs for word in argument.split("=", 1)]
+    return tuple(words[words.index(option) :][:2]) if option in words else ()
 
 
 @nox.session(default=False)

@@ -98,6 +98,20 @@ def test_environments_keep_what_they_compile(tmp_path: Path) -> None:
     assert list(compiled.rglob("assay/cli.*.pyc"))
 
 
+@pytest.mark.parametrize("option", [("--reports", "mine"), ("--reports=mine",)])
+def test_the_matrix_is_where_the_reports_are(tmp_path: Path, option: tuple[str, ...]) -> None:
+    report_there(tmp_path).parent.rename(tmp_path / "mine")
+    assert elsewhere(tmp_path, "matrix", "--", *option) == 0
+    assert (tmp_path / "mine" / "index.html").is_file() and not (tmp_path / "reports").exists()
+
+
+def test_a_column_hands_that_folder_to_the_matrix(tmp_path: Path) -> None:
+    environ = {"CUDA_VISIBLE_DEVICES": ""}  # no device answers, whatever machine this is
+    assert elsewhere(tmp_path, "cuda", "--", "--family", "bert", "--reports", "mine", **environ) == 0
+    status = (tmp_path / "mine" / "STATUS.md").read_text(encoding="utf-8")
+    assert "UNAVAILABLE" in status and not (tmp_path / "reports").exists()
+
+
 @pytest.mark.parametrize("unreadable", [False, True])
 def test_a_comparison_is_in_the_page_too(tmp_path: Path, unreadable: bool) -> None:
     """Whether a report can be read or not."""
