@@ -53,7 +53,7 @@ def backend_session(name: str, environment: str) -> Callable[[nox.Session], None
     """The session of one backend, with the pins of that environment."""
 
     def run(session: nox.Session) -> None:
-        # First of all, so that the merge runs last whatever happens here; of this session's arguments one is its own too.
+        # First of all, so that the merge runs last whatever happens here; it takes one of this session's arguments.
         session.notify("matrix", posargs=asked(session, "--reports"))
         pins = ENVS / f"{environment}.txt"
         install(session, "-e", ".", "-c", pins)
