@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from assay import arguments
 from tests.test_noxfile import ROOT, sessions
 
 PATH = ROOT / ".github" / "workflows" / "matrix.yml"
@@ -99,7 +100,7 @@ def artifact_faults(column: dict[str, Any], last: dict[str, Any]) -> Iterator[st
         yield "artifacts are not found again"
     if fnmatch(published["with"]["name"], down["with"]["pattern"]):
         yield "the matrix would be merged into itself"
-    if not up["with"]["path"] == down["with"]["path"] == REPORTS or REPORTS.rstrip("/") not in NOXFILE:
+    if not up["with"]["path"] == down["with"]["path"] == REPORTS or Path(REPORTS).parent != arguments.REPORTS:
         yield "reports are looked for elsewhere"
     if up["if"] != "${{ always() }}" or published["if"] not in ALWAYS:
         yield "nothing is uploaded after a failure"
@@ -145,9 +146,6 @@ def comparison_faults(last: dict[str, Any], comment: dict[str, Any]) -> Iterator
 
 def steps(job: dict[str, Any], action: str) -> list[dict[str, Any]]:
     return [step for step in job["steps"] if step.get("uses", "").startswith(f"{action}@")]
-
-
-NOXFILE = (ROOT / "noxfile.py").read_text(encoding="utf-8")
 
 
 def test_the_workflow_has_no_fault() -> None:
