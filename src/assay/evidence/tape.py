@@ -150,7 +150,7 @@ class Tape(Exact):
         self._decided |= self._decides(step) or any(map(self._is_placed, keywords.values()))
         self._keep_constants(step)
         result = super().perform(func, arguments, keywords)
-        for each in (result,) if isinstance(result, torch.Tensor) else _several(result):
+        for each in _several(result):
             if isinstance(each, torch.Tensor):
                 step.results.append(self._put(each, len(self._steps)))
             else:
