@@ -231,6 +231,30 @@ def test_pruning_and_clearing(capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert cache.entries() == []
 
 
+def test_what_is_made_apart_is_used_once(folder: Path) -> None:
+    there = kept("twins", 1)
+    with cache.scratch() as scratch:
+        with cache.making_in(scratch):
+            assert kept("twins", 1) == there  # what is kept is found
+            apart = kept("exports", 2)
+        assert apart.is_relative_to(scratch) and scratch.is_relative_to(folder) and (apart / "export.json").is_file()
+        assert [each.path for each in cache.entries()] == [there]
+        assert kept("exports", 2).parent == folder / "exports"  # made again, outside of the block
+    assert not scratch.exists()
+
+
+def test_what_a_killed_session_made_apart_goes_a_day_later() -> None:
+    with cache.scratch() as scratch:
+        with cache.making_in(scratch):
+            kept("exports", 2)
+        cache.prune(cache.CAP)
+        assert scratch.is_dir()
+        yesterday = time.time() - 90_000
+        os.utime(scratch, (yesterday, yesterday))
+        cache.prune(cache.CAP)
+        assert not scratch.exists()
+
+
 def test_the_same_for_a_program(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     old, new = kept("exports", 1, age=10), kept("twins", 2)
     os.utime(new, (1.8e9, 1.8e9))

@@ -19,7 +19,7 @@ WEIGHTS: dict[str, Any] = {
 }  # fmt: skip
 ANSWERS: dict[str, dict[str, Any]] = {
     "builder": {"checkpoint": WEIGHTS, "twin": WEIGHTS, "config": ""}, "runner": {},
-    "preprocessor": {"notes": [], "samples": {}},
+    "preprocessor": {"notes": [], "samples": {}}, "perturber": WEIGHTS | {"tensor": "nobody's"},
 }  # fmt: skip
 
 
@@ -36,12 +36,14 @@ def requests(backend: str, folder: Path, count: int) -> list[Request]:
 
 @pytest.mark.parametrize("backend", ["cpu", "onnxruntime"])
 def test_threads_spin_where_nothing_runs_beside_them(backend: str, tmp_path: Path) -> None:
-    builder, run, preprocessor, twin = requests(backend, tmp_path, 4)
-    assert [each.role for each in (builder, run, preprocessor, twin)] == ["builder", "runner", "preprocessor", "runner"]
+    found = requests(backend, tmp_path, 6)
+    builder, run, _, twin, perturber, perturbed = found
+    roles = ["builder", "runner", "preprocessor", "runner", "perturber", "runner"]
+    assert [each.role for each in found] == roles
     assert (run.alone, run.spins) == (True, True)
-    assert not builder.spins
-    assert not twin.alone
+    assert not builder.spins and not perturber.spins
+    assert not twin.alone and not perturber.alone and not perturbed.alone
     # Two processes of torch whose threads spin take ten times as long for each other; others have no such threads, and
     # keep to their one server, which has no torch in it.
-    assert twin.spins == (backend != "cpu")
-    assert twin.preload == run.preload
+    assert twin.spins == perturbed.spins == (backend != "cpu")
+    assert twin.preload == perturbed.preload == run.preload

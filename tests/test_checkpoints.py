@@ -179,6 +179,32 @@ def test_a_twin_has_the_file_s_own_names_types_and_numbers(mixed: Path) -> None:
     assert raw(checkpoints.twin(checkpoints.twin(made)).path)["decoder.weight"] != own["decoder.weight"]
 
 
+def test_one_tensor_is_perturbed_with_its_copies_as_the_seed_says(mixed: Path) -> None:
+    made = checkpoints.Checkpoint("bert", mixed, checkpoints.digest(mixed), "path", "mixed", "own")
+    own, one = raw(mixed), raw(checkpoints.perturbed(made, "decoder.weight", "5eed").path)
+    assert {name for name in own if own[name] != one[name]} == {"bert.word.weight", "decoder.weight"}  # one is a copy
+    assert one["bert.word.weight"] == one["decoder.weight"]
+    assert sorted(one["decoder.weight"][1]) == sorted(own["decoder.weight"][1])
+    assert raw(checkpoints.perturbed(made, "decoder.weight", "0a").path)["decoder.weight"] != one["decoder.weight"]
+
+
+def test_any_matrix_that_an_order_can_change_may_be_chosen(tmp_path: Path) -> None:
+    save_raw(tmp_path / "model.safetensors", {
+        "constant": ("F32", np.ones((3, 4), np.float32)), "bias": ("F32", np.arange(9, dtype=np.float32)),
+        "indices": ("I64", np.arange(6).reshape(2, 3)), "left": ("F32", np.arange(64, dtype=np.float32).reshape(8, 8)),
+        "kernel": ("F16", np.arange(64, dtype=np.float16).reshape(4, 4, 4)),
+    })  # fmt: skip
+    chosen = [checkpoints.chosen_tensor(tmp_path, f"{number:032x}") for number in range(40)]
+    assert set(chosen) == {"left", "kernel"}
+    assert chosen == [checkpoints.chosen_tensor(tmp_path, f"{number:032x}") for number in range(40)]
+
+
+def test_a_model_without_a_matrix_is_refused(tmp_path: Path) -> None:
+    save_raw(tmp_path / "model.safetensors", {"bias": ("F32", np.arange(9, dtype=np.float32))})
+    with pytest.raises(UsageError, match="no matrix whose numbers differ"):
+        checkpoints.chosen_tensor(tmp_path, "5eed")
+
+
 def test_a_damaged_cache_is_made_again() -> None:
     made = checkpoints.local("llama", seed=3)
     weights = made.path / "model.safetensors"

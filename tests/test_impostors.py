@@ -29,6 +29,7 @@ NO_IMPOSTORS = {
         ("stale", Layer.AGREEMENT, {"reset"}),
         ("forges-evidence", Layer.AGREEMENT, {"follows_inputs"}),
         ("random-weights", Layer.WEIGHTS, {"follows_weights"}),
+        ("stale-export", Layer.WEIGHTS, {"one_tensor"}),
         ("lowered", Layer.PLACEMENT, {"precision"}),
         ("widened", Layer.PLACEMENT, {"precision"}),
         ("torch-inside", Layer.PLACEMENT, {"foreign_runtime"}),

@@ -190,13 +190,14 @@ def test_what_the_cache_holds_is_not_needed_again(tmp_path: Path) -> None:
 
 def test_disk_is_compared_to_the_byte(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: Path) -> None:
     mine = plan("openvino", {"bert": checkpoint(tmp_path / "mine")})
-    need = 3 * WEIGHTS + needs.OUTPUTS  # the cache and the temporary folder are on one disk
+    # Twin and two exports, for a while the perturbed checkpoint and its own; the temporary folder is on that disk too.
+    need = 3 * WEIGHTS + 2 * WEIGHTS + needs.OUTPUTS
     have(monkeypatch, disk=need)
     needs.check(mine, mine.families)
     have(monkeypatch, disk=need - 1)
     assert refusal(mine) == (
-        f"bert on openvino: needs at least 279 MiB in {folder.parent}, most for bert (2.00 million parameters), "
-        "279 MiB are free; make room, or set $ASSAY_CACHE to a larger disk"
+        f"bert on openvino: needs at least 294 MiB in {folder.parent}, most for bert (2.00 million parameters), "
+        "294 MiB are free; make room, or set $ASSAY_CACHE to a larger disk"
     )
 
 

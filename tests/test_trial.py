@@ -77,6 +77,13 @@ def test_one_tensor_that_the_twin_s_run_keeps_is_found_by_the_twin_s_error(speci
     assert "query.weight: relative error" in found.reason
 
 
+def test_an_export_that_is_kept_by_less_than_its_content_is_found_by_the_tensor_that_it_misses() -> None:
+    specimen = Specimen("language-model", Precision.F32, "5eed" * 8)
+    (found,) = tried.stale_exports(specimen, lambda names: [next(each for each in names if "c_attn.weight" in each)])
+    assert found.status == "INACCURATE" and found.killed
+    assert "c_attn.weight in another order moves the outputs by" in found.reason
+
+
 def test_what_an_architecture_lacks_is_no_mutant(specimen: Specimen) -> None:
     assert tried.try_one(specimen, mutants.stale_cache, 0) is None
 

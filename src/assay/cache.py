@@ -103,6 +103,8 @@ def entry(kind: Kind, name: str, build: Callable[[Path], None], whole: Callable[
     _touch(folder)  # before it is looked through, so that it is no candidate for pruning meanwhile
     if folder.is_dir() and not whole(folder):
         _discard(folder)
+    if _apart and not folder.is_dir():
+        folder = _apart[-1] / kind / name
     if not folder.is_dir():
         if kind in _only_found:
             raise Missing(folder)
@@ -113,6 +115,7 @@ def entry(kind: Kind, name: str, build: Callable[[Path], None], whole: Callable[
 
 
 _only_found: set[Kind] = set()
+_apart: list[Path] = []
 
 
 @contextmanager
@@ -123,6 +126,29 @@ def only_finding(kind: Kind) -> Iterator[None]:
         yield
     finally:
         _only_found.discard(kind)
+
+
+@contextmanager
+def making_in(folder: Path) -> Iterator[None]:
+    """In the block, in all threads, entries that are not there are made in that folder, and are not kept."""
+    _apart.append(folder)
+    try:
+        yield
+    finally:
+        _apart.pop()
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder on the cache's disk for entries that are used once, gone after the block.
+
+    Where the process is killed meanwhile, it goes as a draft that nobody writes any more does.
+    """
+    folder = cache_dir() / "exports" / f".once-{secrets.token_hex(8)}.{secrets.token_hex(4)}"
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def entries() -> list[Entry]:

@@ -1,4 +1,4 @@
-"""One cell, from plan to record: build, run, preprocess, run the twin, judge."""
+"""One cell, from plan to record: build, run, preprocess, run the twin and the perturbed checkpoint, judge."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from assay import families, figures
+from assay import cache, families, figures
 from assay.challenge import draw_seed
 from assay.devices import Device
 from assay.evidence.placement import RUNTIME_LIBRARIES
@@ -29,6 +29,7 @@ TORCH = (
     "assay.families.module",
     "assay.roles.builder",
     "assay.roles.judge",
+    "assay.roles.perturber",
     "assay.roles.preprocessor",
     *RUNNER,
 )
@@ -115,9 +116,19 @@ class CellRun:
         run = yield from self._run(built, "checkpoint", seed, "run", measure=True)
         preprocessed = yield from self._preprocess(built, seed)
         twin = yield from self._run(built, "twin", seed, "twin", measure=False)
+        with cache.scratch() as scratch:
+            built["perturbed"] = yield from self._perturb(built, seed, scratch)
+            perturbed = yield from self._run(built, "perturbed", seed, "perturbed", measure=False)
+            yield from self._conclude(built, seed, preprocessed, {"run": run, "twin": twin, "perturbed": perturbed})
+
+    def _conclude(
+        self, built: Mapping[str, Any], seed: str, preprocessed: Mapping[str, Any], runs: Mapping[str, Answer]
+    ) -> Steps[None]:  # fmt: skip
+        """Judge, and record what was found."""
+        run = runs["run"]
         installed = self._compared(run)
         self._record["software"] = dict(installed.served)
-        judged = yield from self._judge(built, seed, run, twin, installed)
+        judged = yield from self._judge(built, seed, runs, installed)
         self._record["evidence"] = tuple(Evidence.model_validate(each) for each in judged["evidence"])
         self._record["transcript"] = judged["transcript"]
         known = ["replayed: the inputs were known beforehand"] if self._plan.seed else []
@@ -130,7 +141,7 @@ class CellRun:
             self._peak,
         )  # fmt: skip
         if judged["suspect"] and self._cell().status is Status.INACCURATE:
-            self._record["diagnosis"] = yield from self._diagnose(built, seed, run, twin, judged["suspect"])
+            self._record["diagnosis"] = yield from self._diagnose(built, seed, runs, judged["suspect"])
 
     def _call(
         self, role: str, preload: tuple[str, ...], content: Mapping[str, Any], name: str, *, alone: bool = False,
@@ -185,6 +196,13 @@ class CellRun:
         spins = measure or self._runner_preload != self._torch_preload
         return (yield from self._call("runner", self._runner_preload, request, name, alone=measure, spins=spins))
 
+    def _perturb(self, built: Mapping[str, Any], seed: str, scratch: Path) -> Steps[dict[str, Any]]:
+        request = {
+            "family": self._family.id, "size": self._plan.size_of(self._family.id), "backend": self._plan.backend.name,
+            "precision": self._precision, "seed": seed, "checkpoint": built["checkpoint"], "scratch": str(scratch),
+        }  # fmt: skip
+        return (yield from self._call("perturber", self._torch_preload, request, "perturb")).response
+
     def _preprocess(self, built: Mapping[str, Any], seed: str) -> Steps[dict[str, Any]]:
         request = {
             "family": self._family.id, "checkpoint": built["checkpoint"]["path"], "config": built["config"],
@@ -205,8 +223,9 @@ class CellRun:
         )
 
     def _judge(
-        self, built: Mapping[str, Any], seed: str, run: Answer, twin: Answer, installed: Findings
+        self, built: Mapping[str, Any], seed: str, runs: Mapping[str, Answer], installed: Findings
     ) -> Steps[dict[str, Any]]:
+        run = runs["run"]
         request = {
             "backend": self._plan.backend.name,
             "device": asdict(self._device),
@@ -214,12 +233,18 @@ class CellRun:
             "seed": seed,
             "config": built["config"],
             "checkpoint": built["checkpoint"]["path"],
-            "twin": built["twin"]["path"],
             "artifact": built["checkpoint"]["artifact"],
             "run": str(self._folder / "run"),
-            "twin_run": str(self._folder / "twin"),
             "runner": run.response,
-            "twin_digests": twin.response["digests"],
+            "others": {
+                name: {
+                    "checkpoint": built[name]["path"],
+                    "run": str(self._folder / name),
+                    "digests": runs[name].response["digests"],
+                }
+                for name in ("twin", "perturbed")
+            },
+            "tensor": built["perturbed"]["tensor"],
             "installed": installed.to_json(),
             "wall": run.wall,
             "cpu": run.cpu,
@@ -227,10 +252,10 @@ class CellRun:
         return (yield from self._call("judge", self._torch_preload, request, "judge")).response
 
     def _diagnose(
-        self, built: Mapping[str, Any], seed: str, run: Answer, twin: Answer, suspect: Mapping[str, Any]
+        self, built: Mapping[str, Any], seed: str, runs: Mapping[str, Answer], suspect: Mapping[str, Any]
     ) -> Steps[Diagnosis]:
         """Where the difference enters; a diagnosis that fails says so, and costs the cell nothing else."""
-        weights, outputs = suspect["weights"], "run" if suspect["weights"] == "checkpoint" else "twin"
+        weights, outputs = suspect["weights"], "run" if suspect["weights"] == "checkpoint" else suspect["weights"]
         request = {
             "backend": self._plan.backend.name,
             "device": asdict(self._device),
@@ -241,9 +266,9 @@ class CellRun:
             "checkpoint": built[weights]["path"],
             "artifact": built[weights]["artifact"],
             "run": str(self._folder / outputs),
-            "digests": {"run": run, "twin": twin}[outputs].response["digests"],
-            "kept": run.response["kept"],
-            "number": (run.response["decoding"] or {}).get("number"),
+            "digests": runs[outputs].response["digests"],
+            "kept": runs["run"].response["kept"],
+            "number": (runs["run"].response["decoding"] or {}).get("number"),
         }
         try:
             answer = yield from self._call("diagnosis", self._torch_preload, request, "diagnosis")

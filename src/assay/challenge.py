@@ -56,8 +56,8 @@ class Challenges:
         for workload in self.family.challenges:
             yield workload.name, self._inputs(workload, workload.name)
 
-    def of_twin(self) -> tuple[str, dict[str, np.ndarray]]:
-        """The name of the judged workload that the twin runs too, and its inputs: the first of several rows."""
+    def of_other_weights(self) -> tuple[str, dict[str, np.ndarray]]:
+        """Name and inputs of the judged workload that runs with other weights too: the first of several rows."""
         workload = next(each for each in self.family.challenges if each.batch > 1)
         return workload.name, self._inputs(workload, workload.name)
 

@@ -10,7 +10,7 @@ import inspect
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -179,19 +179,33 @@ def twin(checkpoint: Checkpoint) -> Checkpoint:
     large as they are. The order follows from the tensor's content: copies of a tensor stay copies. Integers are
     indices and stay; so does what has a single value, which is all that an order cannot change.
     """
-    key = hashlib.sha256(f"{checkpoint.sha256}{_recipe(checkpoint.family)}".encode()).hexdigest()
+    return _reordered(checkpoint, "twin", _floats(checkpoint.path), checkpoint.sha256)
 
-    def build(draft: Path) -> None:
-        for file in (*checkpoint.path.glob("*"), *checkpoint.path.glob("*/config.json")):
-            if file.is_file() and file.suffix in _TEXT:
-                target = draft / file.relative_to(checkpoint.path)
-                target.parent.mkdir(exist_ok=True)
-                shutil.copyfile(file, target)
-        for file in weight_files(checkpoint.path):
-            _reorder(file, draft / file.name, checkpoint.sha256)
 
-    folder, sha256 = _kept("twins", f"{checkpoint.family}-{key[:16]}", build)
-    return replace(checkpoint, path=folder, sha256=sha256, name=f"{checkpoint.name}-twin")
+def matrices(directory: Path) -> list[str]:
+    """The names of the tensors of floats that have two axes or more."""
+    return [name for name, each in _floats(directory).items() if len(each.entry["shape"]) > 1]
+
+
+def chosen_tensor(directory: Path, seed: str) -> str:
+    """The name of a matrix that another order changes, chosen by the seed with equal chances.
+
+    Raises:
+        UsageError: there is none.
+    """
+    stored = _floats(directory)
+    for name in sorted(matrices(directory), key=lambda name: hashlib.sha256(f"{seed}{name}".encode()).digest()):
+        if not np.array_equal(stored[name].bits(), stored[name].in_another_order(seed)):
+            return name
+    raise UsageError(f"{directory}: no matrix whose numbers differ, so that none can be perturbed")
+
+
+def perturbed(checkpoint: Checkpoint, tensor: str, seed: str) -> Checkpoint:
+    """The same folder with one tensor, and what is a copy of it, in an order that the seed makes; see `twin`."""
+    stored = _floats(checkpoint.path)
+    chosen = stored[tensor]
+    copies = {name: each for name, each in stored.items() if name == tensor or each.copies(chosen)}
+    return _reordered(checkpoint, "perturbed", copies, seed)
 
 
 def opened(family_id: str, source: Source | Path) -> Checkpoint:
@@ -235,29 +249,76 @@ def _whole(folder: Path) -> bool:
         return False
 
 
-def _reorder(source: Path, target: Path, seed: str) -> None:
-    """Copy a safetensors file, every axis of every tensor of floats in another order."""
-    shutil.copyfile(source, target)
-    start, header = read_header(source)
-    with target.open("r+b") as stream:
-        for entry in header.values():
-            if not entry["dtype"].startswith(("F", "BF")):
-                continue
+@dataclass(frozen=True)
+class _Stored:
+    """A tensor where it lies: its file, where the tensors of that file begin, and its entry in the header."""
+
+    file: Path
+    start: int
+    entry: Mapping[str, Any]
+
+    @property
+    def place(self) -> int:
+        """The first of its bytes in the file."""
+        begin: int = self.entry["data_offsets"][0]
+        return self.start + begin
+
+    @property
+    def kind(self) -> str:
+        """Type and shape."""
+        return f"{self.entry['dtype']}{self.entry['shape']}"
+
+    def bits(self) -> np.ndarray:
+        """Its numbers as unsigned integers of their width."""
+        begin, end = self.entry["data_offsets"]
+        return read_tensor(self.file, self.start, self.entry, f"<u{(end - begin) // math.prod(self.entry['shape'])}")
+
+    def copies(self, other: _Stored) -> bool:
+        """Whether it holds what the other does."""
+        return self.kind == other.kind and np.array_equal(self.bits(), other.bits())
+
+    def in_another_order(self, seed: str) -> np.ndarray:
+        """Every axis permuted by the order of raw random bits, which no library's version changes."""
+        array = self.bits()
+        key = hashlib.sha256(f"{seed}{self.kind}".encode() + array.tobytes()).digest()[:16]
+        random = np.random.Philox(key=int.from_bytes(key, "little"))
+        for axis, size in enumerate(array.shape):
+            array = array.take(np.argsort(random.random_raw(size), kind="stable"), axis=axis)
+        return array
+
+
+def _floats(directory: Path) -> dict[str, _Stored]:
+    """The tensors of floats by name; headers alone are read."""
+    found: dict[str, _Stored] = {}
+    for file in weight_files(directory):
+        start, header = read_header(file)
+        for name, entry in header.items():
             begin, end = entry["data_offsets"]
-            width = (end - begin) // (math.prod(entry["shape"]) or 1)
-            if width:
-                array = read_tensor(source, start, entry, f"<u{width}")
-                stream.seek(start + begin)
-                stream.write(_reordered(array, f"{seed}{entry['dtype']}{entry['shape']}").tobytes())
+            if entry["dtype"].startswith(("F", "BF")) and 0 < math.prod(entry["shape"]) <= end - begin:
+                found[name] = _Stored(file, start, entry)
+    return found
 
 
-def _reordered(array: np.ndarray, seed: str) -> np.ndarray:
-    """The array with every axis permuted by the order of raw random bits, which no library's version changes."""
-    key = hashlib.sha256(seed.encode() + array.tobytes()).digest()[:16]
-    bits = np.random.Philox(key=int.from_bytes(key, "little"))
-    for axis, size in enumerate(array.shape):
-        array = array.take(np.argsort(bits.random_raw(size), kind="stable"), axis=axis)
-    return array
+def _reordered(checkpoint: Checkpoint, what: str, chosen: Mapping[str, _Stored], seed: str) -> Checkpoint:
+    """A copy of the folder in which the chosen tensors are in another order."""
+    recipe = (what, seed, checkpoint.sha256, _recipe(checkpoint.family), *sorted(chosen))
+    key = hashlib.sha256("\0".join(recipe).encode()).hexdigest()
+
+    def build(draft: Path) -> None:
+        for file in (*checkpoint.path.glob("*"), *checkpoint.path.glob("*/config.json")):
+            if file.is_file() and file.suffix in _TEXT:
+                target = draft / file.relative_to(checkpoint.path)
+                target.parent.mkdir(exist_ok=True)
+                shutil.copyfile(file, target)
+        for file in weight_files(checkpoint.path):
+            shutil.copyfile(file, draft / file.name)
+        for each in chosen.values():
+            with (draft / each.file.name).open("r+b") as stream:
+                stream.seek(each.place)
+                stream.write(each.in_another_order(seed).tobytes())
+
+    folder, sha256 = _kept("twins", f"{checkpoint.family}-{key[:16]}", build)
+    return replace(checkpoint, path=folder, sha256=sha256, name=f"{checkpoint.name}-{what}")
 
 
 def write_weights(model_class: Any, config: PreTrainedConfig, directory: Path, seed: int) -> None:

@@ -90,10 +90,19 @@ def disk(plan: Plan, family: str, count: int) -> int:
     """Bytes that a cell will add to the cache: a local test model, the twin, and what the backend exports of both."""
     weights = _WEIGHT * count
     copies: Mapping[cache.Kind, float] = {
-        "checkpoints": 0 if family in plan.models else 1, "twins": 1,
-        "exports": plan.backend.exports * (1 + CODES * (Precision.INT8 in plan.precisions)),
+        "checkpoints": 0 if family in plan.models else 1, "twins": 1, "exports": _exports(plan),
     }  # fmt: skip
     return round(weights * sum(max(0, wanted - _kept(kind, family, weights)) for kind, wanted in copies.items()))
+
+
+def passing(plan: Plan, count: int) -> int:
+    """Bytes that a cell has there for a while: the perturbed checkpoint, and what the backend exports of it."""
+    return round(_WEIGHT * count * (1 + _exports(plan) / 2))
+
+
+def _exports(plan: Plan) -> float:
+    """Copies of the weights that exports of checkpoint and twin take."""
+    return plan.backend.exports * (1 + CODES * (Precision.INT8 in plan.precisions))
 
 
 def _kept(kind: cache.Kind, family: str, weights: int) -> int:
@@ -118,7 +127,9 @@ def _check_memory(plan: Plan, counts: Mapping[str, int]) -> None:
 def _check_disk(plan: Plan, counts: Mapping[str, int], cells: int) -> None:
     """The cache's folder and the temporary one may be on one disk, which then needs room for both."""
     needs = {family: disk(plan, family, count) for family, count in counts.items()}
-    cached, written = sum(needs.values()), OUTPUTS * cells
+    # Cells of large models run one after another.
+    cached = sum(needs.values()) + max((passing(plan, count) for count in counts.values()), default=0)
+    written = OUTPUTS * cells
     kept, temporary = _existing(cache.cache_dir()), Path(tempfile.gettempdir())
     shared = kept.stat().st_dev == temporary.stat().st_dev
     largest = max(needs, key=needs.__getitem__, default="")

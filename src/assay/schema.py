@@ -157,7 +157,7 @@ class Diagnosis(Concluding):
     """
 
     call: str
-    weights: Literal["checkpoint", "twin"] = "checkpoint"
+    weights: Literal["checkpoint", "twin", "perturbed"] = "checkpoint"
     stages: tuple[Check, ...] = ()
     layer: Check | None = None
     not_examined: str | None = None

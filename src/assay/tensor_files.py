@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ def read_header(file: Path) -> tuple[int, dict[str, Any]]:
     return 8 + length, header
 
 
-def read_tensor(file: Path, start: int, entry: dict[str, Any], kind: str) -> np.ndarray:
+def read_tensor(file: Path, start: int, entry: Mapping[str, Any], kind: str) -> np.ndarray:
     """A tensor as an array of this kind; `entry` is its part of the header."""
     begin, end = entry["data_offsets"]
     count = (end - begin) // np.dtype(kind).itemsize

@@ -60,7 +60,7 @@ def again(tape: Tape, draw: int) -> torch.Tensor:
 def test_every_family_s_floor_is_that_of_passes(name: str, precision: Precision) -> None:
     checkpoint, family = checkpoints.local(name), families.load(name)
     reference = Reference(family, checkpoint.path)
-    inputs = Challenges(family, checkpoint.config(), "0a").of_twin()[1]
+    inputs = Challenges(family, checkpoint.config(), "0a").of_other_weights()[1]
     tape = Tape()
     reference.run(inputs, tape.mode, tape)
     assert tape.whole

@@ -179,10 +179,11 @@ class ReferenceEngine(Wrapped):
         super().__init__(engine)
         here = role_folder()
         # Where the cache has the export, the builder that looked for it has answered, and no other was asked.
-        answers = [here.parent / name / "response.json" for name in ("build", "look")]
-        built = json.loads(next(each for each in answers if each.is_file()).read_text(encoding="utf-8"))
-        which = "checkpoint" if here.name == "run" else "twin"
-        self._reference = Reference(families.load(family), Path(built[which]["path"]))
+        roles = ("perturb",) if here.name == "perturbed" else ("build", "look")
+        answers = [here.parent / name / "response.json" for name in roles]
+        made = json.loads(next(each for each in answers if each.is_file()).read_text(encoding="utf-8"))
+        described = {"perturbed": made, "run": made.get("checkpoint"), "twin": made.get("twin")}[here.name]
+        self._reference = Reference(families.load(family), Path(described["path"]))
 
     def run(self, inputs: Tensors) -> Tensors:
         return {name: array.astype(np.float32) for name, array in self._reference.outputs(inputs).items()}

@@ -87,6 +87,8 @@ IMPOSTORS = (
     Impostor("lowered", INACCURATE, "computes in bf16 what f32 is claimed for"),
     Impostor("widened", INACCURATE, "told bf16, computes in f32 without a word", precision=Precision.BF16),
     Impostor("stale", INACCURATE, "does not forget the last sequence", ("llama",)),
+    # In a row all of whose matrices matter: the seed may choose any of them.
+    Impostor("stale-export", INACCURATE, "keeps exports by a part of the weights, and serves an old one", ("llama",)),
     # Right numbers, in a process that is not as it should be, or with nothing but their own word for them.
     Impostor("slows-the-clock", UNPROVEN, "has the clock of its process go at half speed"),
     Impostor("numpy-inside", UNPROVEN, "numpy computes while ONNX Runtime idles; the trace is invented"),

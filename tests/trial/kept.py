@@ -1,7 +1,8 @@
-"""Every tensor once in the mutant *kept tensor*: `python -m tests.trial.kept [PRECISION [FAMILY ...]]`.
+"""Every tensor in the mutants *kept tensor* and *stale export*: `python -m tests.trial.kept [PRECISION [FAMILY ...]]`.
 
 The trial tries a few of each family. Whether the twin's error finds *any* tensor that is still the checkpoint's is
-asked here: a row for each family, with the least effect that a tensor has and what became of those that have one.
+asked here, and of every matrix whether it shows that the perturbed checkpoint was never served: a row for each family,
+with the least effect that a tensor has and what became of those that have one.
 """
 
 from __future__ import annotations
@@ -16,19 +17,20 @@ from assay.report.markdown import as_table
 from assay.schema import Precision
 from tests.trial.__main__ import MUTANT_SEED
 from tests.trial.lab import Specimen, one_thread
-from tests.trial.tried import Tried, kept_tensors
+from tests.trial.tried import Tried, kept_tensors, stale_exports
 
 NEAR = 3
 """Noise floors: what is below may be honest rounding."""
 
 
 def every_tensor(family: str, precision: Precision) -> list[Tried]:
-    """The mutant with each tensor of a family."""
-    return list(kept_tensors(Specimen(family, precision, MUTANT_SEED), lambda names: names))
+    """Both mutants with each tensor of a family."""
+    specimen = Specimen(family, precision, MUTANT_SEED)
+    return [*kept_tensors(specimen, lambda names: names), *stale_exports(specimen, lambda names: names)]
 
 
 def table(found: Sequence[Tried]) -> str:
-    """Markdown: a row for each family."""
+    """Markdown: a row for each family, of one mutant."""
     rows = []
     for family in dict.fromkeys(each.family for each in found):
         tried = [each for each in found if each.family == family]
@@ -57,7 +59,8 @@ def main(arguments: Sequence[str]) -> int:
     names = tuple(arguments[1:]) or families.ORDER
     with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=one_thread) as pool:
         found = [each for every in pool.map(every_tensor, names, [precision] * len(names)) for each in every]
-    print(table(found))
+    for mutant in dict.fromkeys(each.name for each in found):
+        print(f"\n{mutant}, {precision}\n\n{table([each for each in found if each.name == mutant])}")
     return int(not all(each.killed for each in _parted(found)[0]))
 
 

@@ -140,8 +140,15 @@ class Specimen:
         self.checkpoint = checkpoints.local(family)
         self.twin = checkpoints.twin(self.checkpoint)
         self.challenges = Challenges(self.family, self.checkpoint.config(), seed)
+        self.perturb(checkpoints.chosen_tensor(self.checkpoint.path, seed))
         self._seed = int(seed[:8], 16)
         self._loaded: dict[tuple[Path, str | None], torch.nn.Module] = {}
+
+    def perturb(self, tensor: str) -> None:
+        """Have the perturbed checkpoint be one with another tensor in another order."""
+        self.tensor = tensor
+        self.perturbed = checkpoints.perturbed(self.checkpoint, tensor, self.challenges.seed)
+        self.__dict__.pop("_perturbed_truth", None)
 
     def subject(self, checkpoint: Checkpoint, dtype: torch.dtype, rng: np.random.Generator) -> Subject:
         """A fresh copy of the model in that arithmetic."""
@@ -168,10 +175,9 @@ class Specimen:
                 outputs[name], tokens[name] = {"logits": found.logits}, found.tokens
         return Observed(outputs, tokens, tuple(operations))
 
-    def observe_twin(self, engine: Engine) -> Observed:
-        """The challenge that the twin runs."""
-        name, inputs = self.challenges.of_twin()
-        return Observed({name: _kept(engine.run(inputs))})
+    def observe_one(self, engine: Engine) -> Outputs:
+        """The challenge that runs with the twin's weights, and with the perturbed checkpoint's."""
+        return _kept(engine.run(self.challenges.of_other_weights()[1]))
 
     def effect(self, engine: Engine) -> float:
         """How far a faulty engine in float64 is from the reference, in noise floors; 0 where nothing changes.
@@ -191,8 +197,14 @@ class Specimen:
     def twin_effect(self, engine: Engine) -> float:
         """How far a faulty engine in float64 is from the twin's reference, in noise floors."""
         with exact():
-            found = self.observe_twin(engine).outputs
-        return self.distance([replace(self._twin_truth[name], outputs=outputs) for name, outputs in found.items()])
+            found = self.observe_one(engine)
+        return self.distance([replace(self._twin_truth, outputs=found)])
+
+    def perturbed_effect(self, engine: Engine) -> float:
+        """How far a faulty engine in float64 is from the perturbed checkpoint's reference, in noise floors."""
+        with exact():
+            found = self.observe_one(engine)
+        return self.distance([replace(self._perturbed_truth, outputs=found)])
 
     def distance(self, answers: list[Answer]) -> float:
         """The worst deviation of these answers in noise floors; infinite where values are missing or not finite."""
@@ -205,9 +217,9 @@ class Specimen:
         known = [name for name in observed.outputs if name in self._truth]
         return [replace(self._truth[name], outputs=observed.outputs[name]) for name in known]
 
-    def judge(self, own: Observed, twin: Observed) -> Cell:
+    def judge(self, own: Observed, twin: Outputs, perturbed: Outputs) -> Cell:
         """The cell that assay makes of these observations."""
-        case = self._case(own, twin)
+        case = self._case(own, twin, perturbed)
         evidence = [
             *(layer.judge(case) for layer in (agreement, weights, placement)),
             passed(Layer.TIMING, timing.CONSEQUENCES, timing.sampled_follow(case.timed, case.sampled, case.precision)),
@@ -219,7 +231,7 @@ class Specimen:
             evidence=tuple(evidence),
         )  # fmt: skip
 
-    def _case(self, own: Observed, twin: Observed) -> Case:
+    def _case(self, own: Observed, twin: Outputs, perturbed: Outputs) -> Case:
         def judged(name: str) -> Answer:
             return replace(self._truth[name], outputs=own.outputs[name])
 
@@ -236,7 +248,8 @@ class Specimen:
             permuted=permuted(self.family, self.challenges, plain, own.outputs["permuted"]),
             alone=alone(self.family, single, plain, own.outputs["alone"]) if single else None,
             decoding=self._decoding(own) if self._generates else None,
-            twin=[replace(self._twin_truth[name], outputs=twin.outputs[name]) for name in self._twin_truth],
+            twin=replace(self._twin_truth, outputs=twin),
+            perturbed=replace(self._perturbed_truth, outputs=perturbed), tensor=self.tensor,
             untraced=judged("traced"), reference=self._reference, clock=IDLE, operations=own.operations,
             libraries=TORCH, modules=["torch"], software=NOTHING,
         )  # fmt: skip
@@ -298,8 +311,16 @@ class Specimen:
         return found
 
     @cached_property
-    def _twin_truth(self) -> dict[str, Answer]:
-        return self._beside(Reference(self.family, self.twin.path), dict([self.challenges.of_twin()]))
+    def _twin_truth(self) -> Answer:
+        return self._with_other_weights(self.twin)
+
+    @cached_property
+    def _perturbed_truth(self) -> Answer:
+        return self._with_other_weights(self.perturbed)
+
+    def _with_other_weights(self, checkpoint: Checkpoint) -> Answer:
+        name, inputs = self.challenges.of_other_weights()
+        return self._beside(Reference(self.family, checkpoint.path), {name: inputs})[name]
 
     def _beside(
         self, reference: Reference, calls: Mapping[str, Tensors], prompt: int | None = None

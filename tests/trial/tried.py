@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from assay import cache, checkpoints
 from assay.backends.base import Engine
 from assay.checkpoints import Checkpoint
 from assay.schema import Cell, Precision
@@ -59,8 +60,10 @@ def try_all(family: str, precision: Precision, repeats: int, seed: str) -> list[
     executed = [(name, other) for name, (declared, other) in ARITHMETIC.items() if declared is precision]
     choices = np.random.default_rng(zlib.crc32(f"kept/{family}".encode()))
     return [
-        *found, *(_other_arithmetic(specimen, name, other) for name, other in executed), skipped_call(specimen),
+        *found, *(_other_arithmetic(specimen, name, other) for name, other in executed),
+        skipped_call(specimen),
         *kept_tensors(specimen, lambda names: choices.choice(names, repeats, replace=False).tolist()),
+        *stale_exports(specimen, lambda names: choices.choice(names, repeats, replace=False).tolist()),
     ]  # fmt: skip
 
 
@@ -68,7 +71,7 @@ def try_one(specimen: Specimen, fault: Fault, number: int) -> Tried | None:
     """One mutant, its choices numbered; None where the architecture has nothing of the kind."""
 
     def mutant(checkpoint: Checkpoint, dtype: torch.dtype) -> Subject:
-        # The same choices for checkpoint, twin and float64.
+        # The same choices whatever the weights, and for float64.
         key = zlib.crc32(f"{fault.__name__}/{specimen.family.id}/{number}".encode())
         subject = specimen.subject(checkpoint, dtype, np.random.default_rng(key))
         with torch.no_grad():
@@ -78,36 +81,56 @@ def try_one(specimen: Specimen, fault: Fault, number: int) -> Tried | None:
     dtype = DTYPES[specimen.precision]
     try:
         effect = specimen.effect(mutant(specimen.checkpoint, EXACT).engine())
-        own, twin = (mutant(each, dtype).engine() for each in (specimen.checkpoint, specimen.twin))
+        own, *others = (mutant(each, dtype).engine() for each in _weights(specimen))
     except NotApplicable:
         return None
-    cell = specimen.judge(specimen.observe(own), specimen.observe_twin(twin))
+    cell = specimen.judge(specimen.observe(own), *map(specimen.observe_one, others))
     return _tried(specimen, fault.__name__.replace("_", " "), effect, cell, equivalent=effect < EQUIVALENT)
 
 
+def _weights(specimen: Specimen) -> tuple[Checkpoint, Checkpoint, Checkpoint]:
+    return specimen.checkpoint, specimen.twin, specimen.perturbed
+
+
+def _engines(specimen: Specimen, dtype: torch.dtype) -> list[Engine]:
+    """Of the checkpoint, the twin and the perturbed checkpoint, in that arithmetic, with nothing wrong."""
+    return [specimen.subject(each, dtype, np.random.default_rng(0)).engine() for each in _weights(specimen)]
+
+
 def _other_arithmetic(specimen: Specimen, name: str, executed: Precision) -> Tried:
-    own, twin = (
-        specimen.subject(each, DTYPES[executed], np.random.default_rng(0)).engine()
-        for each in (specimen.checkpoint, specimen.twin)
-    )
+    own, *others = _engines(specimen, DTYPES[executed])
     observed = specimen.observe(own)
     effect = specimen.distance(specimen.answers(observed))
-    return _tried(specimen, name, effect, specimen.judge(observed, specimen.observe_twin(twin)), equivalent=False)
+    cell = specimen.judge(observed, *map(specimen.observe_one, others))
+    return _tried(specimen, name, effect, cell, equivalent=False)
 
 
 def skipped_call(specimen: Specimen) -> Tried:
     """One of the timed calls that are kept is not computed: it answers like the one before, which is not kept."""
-    own, twin = (
-        specimen.subject(each, DTYPES[specimen.precision], np.random.default_rng(0)).engine()
-        for each in (specimen.checkpoint, specimen.twin)
-    )
+    own, *others = _engines(specimen, DTYPES[specimen.precision])
     observed = specimen.observe(own)
     last, before = f"timed {TIMED - 1}", specimen.challenges.timed(TIMED)
     answer = {key: np.array(array) for key, array in own.run(before).items()}
     skipped = replace(observed, outputs={**observed.outputs, last: answer})
     effect = specimen.distance([each for each in specimen.answers(skipped) if each.name == last])
-    cell = specimen.judge(skipped, specimen.observe_twin(twin))
+    cell = specimen.judge(skipped, *map(specimen.observe_one, others))
     return _tried(specimen, "skipped call", effect, cell, equivalent=False)
+
+
+def stale_exports(specimen: Specimen, choose: Callable[[list[str]], Iterable[str]]) -> Iterator[Tried]:
+    """The checkpoint's export serves the perturbed checkpoint, whose export is kept by less than its content.
+
+    Once for each tensor that is chosen by name, of those that a seed may choose.
+    """
+    engine, twin, _ = _engines(specimen, DTYPES[specimen.precision])
+    own, exact = specimen.observe(engine), _engines(specimen, EXACT)[0]
+    once_more, twins = specimen.observe_one(engine), specimen.observe_one(twin)
+    with cache.scratch() as folder, cache.making_in(folder):
+        for tensor in choose(checkpoints.matrices(specimen.checkpoint.path)):
+            specimen.perturb(tensor)
+            effect = specimen.perturbed_effect(exact)
+            cell = specimen.judge(own, twins, once_more)
+            yield _tried(specimen, "stale export", effect, cell, equivalent=effect < EQUIVALENT)
 
 
 def kept_tensors(specimen: Specimen, choose: Callable[[list[str]], Iterable[str]]) -> Iterator[Tried]:
@@ -116,7 +139,8 @@ def kept_tensors(specimen: Specimen, choose: Callable[[list[str]], Iterable[str]
     What is run of the checkpoint itself is honest: only the twin can tell.
     """
     dtype, rng = DTYPES[specimen.precision], np.random.default_rng(0)
-    own = specimen.observe(specimen.subject(specimen.checkpoint, dtype, rng).engine())
+    engine, _, perturbed = _engines(specimen, dtype)
+    own, one = specimen.observe(engine), specimen.observe_one(perturbed)
 
     def keeping(name: str, arithmetic: torch.dtype) -> Engine:
         held, twin = (specimen.subject(each, arithmetic, rng) for each in (specimen.checkpoint, specimen.twin))
@@ -125,7 +149,7 @@ def kept_tensors(specimen: Specimen, choose: Callable[[list[str]], Iterable[str]
 
     for name in choose(tensors(specimen.subject(specimen.twin, dtype, rng).module)):
         effect = specimen.twin_effect(keeping(name, EXACT))
-        cell = specimen.judge(own, specimen.observe_twin(keeping(name, dtype)))
+        cell = specimen.judge(own, specimen.observe_one(keeping(name, dtype)), one)
         tried = _tried(specimen, "kept tensor", effect, cell, equivalent=effect < EQUIVALENT)
         yield replace(tried, reason=f"{name}: {tried.reason}")
 

@@ -163,6 +163,7 @@ class Case:
         untraced: the traced call without a trace.
         decoding: judged sequences; None where the family does not generate.
         twin: one of these challenges with the twin's weights.
+        perturbed: the same with one of the checkpoint's tensors in another order, and `tensor`, which one.
         reference: of the checkpoint, for questions that a layer asks itself.
         clock: all times.
         operations: the trace.
@@ -186,7 +187,9 @@ class Case:
     alone: Answer | None
     untraced: Answer
     decoding: Decoding | None
-    twin: Sequence[Answer]
+    twin: Answer
+    perturbed: Answer
+    tensor: str
     reference: Reference
     clock: Clock
     operations: Sequence[Operation]
@@ -197,13 +200,16 @@ class Case:
     def suspect(self) -> dict[str, str] | None:
         """The `call` that a diagnosis should look into, its `kind` and `weights`; None where none is beyond its bound.
 
-        A forward pass comes before a sequence, which tells less of layers, and the checkpoint before the twin. Of
+        A forward pass comes before a sequence, which tells less of layers, and the checkpoint before other weights. Of
         several, one that is not finite comes first, then the one farthest beyond its bound.
         """
         passes = [*self.challenges, *self.timed, self.traced]
         decoding = self.decoding
         sequences = [decoding.forced, decoding.greedy[0], decoding.timed[0], decoding.again] if decoding else []
-        groups = (("pass", "checkpoint", passes), ("sequence", "checkpoint", sequences), ("pass", "twin", self.twin))
+        groups = (
+            ("pass", "checkpoint", passes), ("sequence", "checkpoint", sequences),
+            ("pass", "twin", [self.twin]), ("pass", "perturbed", [self.perturbed]),
+        )  # fmt: skip
         for kind, weights, answers in groups:
             shares = {
                 answer.name: float("inf") if answer.broken() else answer.deviation(self.precision).share

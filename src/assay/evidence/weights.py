@@ -1,7 +1,8 @@
 """Weights: **from which** weights?
 
-The same run with a twin (same architecture, other weights) must follow the twin, and the tensors
-that the artifact's graph holds must be the checkpoint's, bit for bit (at int8, to half a step).
+The same run with a twin (same architecture, other weights) must follow the twin; one with a single tensor
+perturbed, which the challenge's seed chooses, must move as the reference does; and the tensors that the artifact's
+graph holds must be the checkpoint's, bit for bit (at int8, to half a step).
 """
 
 from __future__ import annotations
@@ -18,31 +19,44 @@ from assay.schema import Check, Evidence, Layer, Precision, Status
 if TYPE_CHECKING:
     import numpy as np
 
-    from assay.evidence.case import Arrays, Case
+    from assay.evidence.case import Answer, Arrays, Case
 
 QUANTISED = {"openvino": "assay.backends.openvino_int8", "onnxruntime": "assay.backends.onnxruntime_int8"}
 """By format, what reads an artifact whose weights are integers."""
 CONSEQUENCES: Mapping[str, Status] = {
     "twin_error": Status.INACCURATE,
     "follows_weights": Status.MOCK,
+    "one_tensor": Status.INACCURATE,
     "tensors": Status.UNPROVEN,
 }
 
 
 def judge(case: Case) -> Evidence:
-    """The twin's error, whether outputs moved from the checkpoint to the twin, and the artifact's tensors."""
+    """The errors of other weights, whether outputs moved from the checkpoint to the twin, the artifact's tensors."""
     from assay.evidence.case import error_check
 
-    own = {answer.name: answer for answer in case.challenges}
-    pairs = [(own[twin.name], twin) for twin in case.twin]
+    own = next(answer for answer in case.challenges if answer.name == case.twin.name)
     return Evidence(
         layer=Layer.WEIGHTS,
         checks=(
-            aligned("follows_weights", pairs, "weights", case.precision),
-            error_check("twin_error", case.twin, case.precision),
+            aligned("follows_weights", [(own, case.twin)], "weights", case.precision),
+            error_check("twin_error", [case.twin], case.precision),
+            _one_tensor(case, own),
             _tensors(case),
         ),
     )
+
+
+def _one_tensor(case: Case, own: Answer) -> Check:
+    """The error with one tensor perturbed; beside it, what it would be had that tensor stayed as it was."""
+    from assay.evidence.case import error_check
+
+    check = error_check("one_tensor", [case.perturbed], case.precision)
+    kept = case.perturbed.deviation(case.precision, own.expected).share
+    moved = f"{case.tensor} in another order moves the outputs by {kept:.3g} times what the bound allows"
+    if kept <= 1:
+        moved += ", too little to tell whether it arrived"
+    return check.model_copy(update={"text": f"{moved}; {check.text}"})
 
 
 def _same(folder: Path, checkpoint: Path) -> bool:

@@ -165,7 +165,7 @@ def _layer(evidence: Evidence) -> Iterator[RenderableType]:
 
 def _diagnosis(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     """The stages in order, and the first layer."""
-    whose = "" if diagnosis.weights == "checkpoint" else " with the twin's weights"
+    whose = {"twin": " with the twin's weights", "perturbed": " with one tensor perturbed"}.get(diagnosis.weights, "")
     yield Text.assemble(
         ("Which stage is guilty", "bold"), f": call {units.plain(diagnosis.call)!r}{whose}, stage by stage"
     )

@@ -48,12 +48,13 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     except cache.Missing:
         return {}
     return {
-        "checkpoint": _described(checkpoint, artifact),
-        "twin": _described(twin, twin_artifact),
+        "checkpoint": described(checkpoint, artifact),
+        "twin": described(twin, twin_artifact),
         "config": str(config),
     }
 
 
-def _described(checkpoint: Checkpoint, artifact: Artifact) -> dict[str, Any]:
+def described(checkpoint: Checkpoint, artifact: Artifact) -> dict[str, Any]:
+    """What is said of a checkpoint and its artifact."""
     ref = checkpoint.ref().model_dump(mode="json")
     return {"path": str(checkpoint.path), "ref": ref, "artifact": artifact.to_json()}

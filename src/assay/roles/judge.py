@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -46,9 +46,10 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Judge.
 
     Args:
-        request: `backend`, `device`, `precision`, `seed`, `config`, `checkpoint` and `twin` (paths), `artifact`,
-            `run` and `twin_run` (folders with outputs), `runner` (its response), `twin_digests`, `wall` and `cpu` (its
-            seconds), `installed` (what of its software is as the install records say).
+        request: `backend`, `device`, `precision`, `seed`, `config`, `checkpoint` (a path), `artifact`, `run` (a folder
+            with outputs), `runner` (its response), `others` (of `twin` and `perturbed`: `checkpoint`, `run` and the
+            `digests` of its outputs), `tensor` (which one is perturbed), `wall` and `cpu` (the runner's seconds),
+            `installed` (what of its software is as the install records say).
         folder: this role's folder.
 
     Returns:
@@ -147,7 +148,6 @@ def _case(
     precision = Precision(request["precision"])
     judge = _Answers(family, precision, int(request["seed"][:8], 16))
     run = Outputs(Path(request["run"]), runner["digests"])
-    twin_run = Outputs(Path(request["twin_run"]), request["twin_digests"])
     shapes = len(family.challenges)
     decoding = runner["decoding"]
     kept = runner["kept"]
@@ -156,8 +156,6 @@ def _case(
     calls = passes(challenges, judged_in_full)
     own = list(judge.answers(reference, calls, run))
     judged = judge.decoding(reference, challenges, decoding["number"], run) if decoding else None
-    of_twin = _challenges([challenges.of_twin()])
-    twin = list(judge.answers(Reference(family, Path(request["twin"])), of_twin, twin_run))
     device, single = Device(**request["device"]), challenges.alone()
     clock = _clock(request, operations, peak(device, precision))
     sampled = [*_timed(challenges, others), *_grown(challenges, clock.growth)]
@@ -177,7 +175,9 @@ def _case(
         alone=alone(family, single, own, run.read("alone")) if single else None,
         untraced=replace(own[-1], name="untraced", outputs=run.read("untraced")),
         decoding=judged,
-        twin=twin,
+        twin=judge.other_weights(challenges, **request["others"]["twin"]),
+        perturbed=judge.other_weights(challenges, **request["others"]["perturbed"]),
+        tensor=request["tensor"],
         reference=reference,
         clock=clock,
         operations=[Operation(**operation) for operation in runner["trace"]],
@@ -253,6 +253,15 @@ class _Answers:
                 name=name, inputs=inputs, outputs=run.read(file), expected=exact, noise=spread,
                 masks=self._family.masks(inputs),
             )  # fmt: skip
+
+    def other_weights(
+        self, challenges: Challenges, checkpoint: str, run: str, digests: Mapping[str, str]
+    ) -> Answer:  # fmt: skip
+        """The one call that was made with other weights than the checkpoint's."""
+        calls = _challenges([challenges.of_other_weights()])
+        reference = Reference(self._family, Path(checkpoint))
+        (answer,) = self.answers(reference, calls, Outputs(Path(run), digests))
+        return answer
 
     def decoding(self, reference: Reference, challenges: Challenges, number: int, run: Outputs) -> Decoding:
         """The judged sequences, each by one pass of the reference over its prompt and its tokens."""

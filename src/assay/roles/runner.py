@@ -41,7 +41,7 @@ LEAST = 30
 
 
 def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Run the challenges, the timed loop and the traced call; of the twin one challenge.
+    """Run the challenges, the timed loop and the traced call; with other weights one challenge.
 
     Args:
         request: `backend`, `artifact`, `device`, `precision`, `config` (a path), `seed`, `measure`.
@@ -65,7 +65,7 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
             response = _measured(engine, family, challenges, phase, written, backend.preload, held)
         else:
             with phase("challenges"):
-                _challenge(engine, written, challenges.of_twin())
+                _challenge(engine, written, challenges.of_other_weights())
             response = {}
     return response | {"libraries": library_names(), "modules": loaded_runtimes(), "digests": written.digests}
 
