@@ -78,7 +78,7 @@ def tensors(directory: Path) -> Iterator[tuple[str, np.ndarray]]:
             array = read_tensor(file, start, entry, kind)
             if entry["dtype"] == "BF16":
                 array = (array.astype("<u4") << 16).view("<f4")
-            yield name, array.astype(np.float32) if entry["dtype"] in _FLOATS else array
+            yield name, array.astype(np.float32, copy=False) if entry["dtype"] in _FLOATS else array
 
 
 def read_header(file: Path) -> tuple[int, dict[str, Any]]:

@@ -1,8 +1,8 @@
 """What judging costs: `python -m tests.trial.cost reports/sessions` adds up the phases of session reports.
 
 Of several reports of a cell the medians count: a sweep ends when its figures are steady, sooner or later. Evidence is
-whatever a benchmark would not do: challenges, calls that try the clock, the trace, the twin, the judge. The sweeps are
-figures of the cell, which it would have without evidence too.
+whatever a benchmark would not do: challenges, calls that try the clock, the trace, other weights, the judge. The sweeps
+are figures of the cell, which it would have without evidence too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PLAIN = frozenset({
     ("runner", "first inference"), ("runner", "measure"), ("runner", "measure decoding"), ("runner", "sweep"),
     ("preprocessor", "preprocessing"),
 })  # fmt: skip
-"""Role and phase of what is done without evidence; a cell's second runner is the twin's, and all of it evidence."""
+"""Role and phase of what is done without evidence; later runners of a cell have other weights, and are all evidence."""
 
 
 Name = tuple[str, str, str]

@@ -187,7 +187,7 @@ class Backend(ABC):
         """In the builder: make, or find in the cache, what the runner opens."""
 
     def build_twin(self, checkpoint: Checkpoint, twin: Checkpoint, *, precision: Precision) -> Artifact:
-        """In the builder: the same for the twin, the checkpoint's architecture with other weights."""
+        """In the builder and the perturber: the same for the checkpoint's architecture with other weights."""
         return self.build(twin, precision=precision)
 
     def stages(self, checkpoint: Path, artifact: Artifact) -> Stages | None:

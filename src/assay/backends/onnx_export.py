@@ -215,7 +215,7 @@ def _substitute(source: Path, checkpoint: Checkpoint, twin: Checkpoint, target: 
 
     from assay.tensor_files import tensors
 
-    places = _by_digest(dict(tensors(checkpoint.path)))
+    own = Parameters(dict(tensors(checkpoint.path)))
     others = dict(tensors(twin.path))
     weights = frozenset(_manifest(source)["weights"])
     for file in sorted(source.glob("*.onnx")):
@@ -224,23 +224,14 @@ def _substitute(source: Path, checkpoint: Checkpoint, twin: Checkpoint, target: 
             array = value.const_value.numpy()
             if array.dtype.kind != "f":
                 continue  # an index that every checkpoint shares
-            found = places.get(digest(array))
-            if found is None and value.name in weights:
+            found = own.find(array)
+            if not found and value.name in weights:
                 raise _Ambiguous(value.name)  # made of the checkpoint's tensors, and none of them
-            if found is None:
+            if not found:
                 continue  # a constant of the graph
             value.const_value = onnx_ir.tensor(_one_replacement(found, others), name=value.name)
         _save(program, target / file.name)
     return {}
-
-
-def _by_digest(parameters: Mapping[str, np.ndarray]) -> dict[str, list[tuple[str, bool]]]:
-    """Digest to the parameters of that content: name, and whether it is the transpose that has it."""
-    places: dict[str, list[tuple[str, bool]]] = {}
-    for name, array in parameters.items():
-        for turned in (False, True) if array.ndim == MATRIX else (False,):
-            places.setdefault(digest(array.T if turned else array), []).append((name, turned))
-    return places
 
 
 def _one_replacement(found: Sequence[tuple[str, bool]], others: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -264,20 +255,34 @@ def _weights(program: Any) -> Iterator[Any]:
         yield from (value for value in graph.initializers.values() if value.const_value is not None)
 
 
-def digests(array: np.ndarray) -> set[str]:
-    """The digest of an array as it is and, for a matrix, transposed: exporters may store it either way round."""
-    return {digest(each) for each in either_way(array)}
+class Parameters:
+    """Tensors by name, found by their content, bit for bit; matrices transposed too, as exporters may keep them."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self._alike: dict[tuple[object, ...], list[tuple[str, bool, np.ndarray]]] = {}
+        for name, array in arrays.items():
+            for turned, each in enumerate(either_way(array)):
+                self._alike.setdefault(_glimpse(each), []).append((name, bool(turned), each))
+
+    def find(self, array: np.ndarray) -> list[tuple[str, bool]]:
+        """All of which it has the content: name, and whether it is the transpose."""
+        alike = self._alike.get(_glimpse(array), ())
+        return [(name, turned) for name, turned, each in alike if np.array_equal(_bits(each), _bits(array))]
+
+
+def _glimpse(array: np.ndarray) -> tuple[object, ...]:
+    """What tells most tensors apart, and costs nothing: type, shape and some of the first row's bits."""
+    return array.dtype.str, array.shape, np.atleast_1d(array)[:1].ravel()[:64].tobytes()
+
+
+def _bits(array: np.ndarray) -> np.ndarray:
+    """As integers, of which none equals another or is unlike itself, as zeros and NaN are."""
+    return array.view(f"u{array.itemsize}")
 
 
 def either_way(array: np.ndarray) -> tuple[np.ndarray, ...]:
     """As it is, and for a matrix transposed."""
     return (array, array.T) if array.ndim == MATRIX else (array,)
-
-
-def digest(array: np.ndarray) -> str:
-    """SHA-256 over type, shape and bytes."""
-    header = f"{array.dtype.str}{array.shape}".encode()
-    return hashlib.sha256(header + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 def _strip(program: Any) -> None:

@@ -92,10 +92,11 @@ def _tensors(case: Case) -> Check:
 
 def _not_held(case: Case, parameters: Arrays) -> dict[str, np.ndarray]:
     """The parameters that the artifact's graphs do not hold, either way round."""
-    from assay.backends.onnx_export import digest, digests, initializers
+    from assay.backends.onnx_export import Parameters, initializers
 
-    held = frozenset(digest(array) for array in initializers(Path(case.artifact.path)))
-    return {name: array for name, array in parameters.items() if not digests(array) & held}
+    own = Parameters(parameters)
+    held = {name for array in initializers(Path(case.artifact.path)) for name, _ in own.find(array)}
+    return {name: array for name, array in parameters.items() if name not in held}
 
 
 def _not_quantised(case: Case, parameters: Arrays) -> dict[str, np.ndarray]:
