@@ -14,7 +14,8 @@ from safetensors.numpy import load_file
 from assay import checkpoints, families
 from assay.backends import onnx_export
 from assay.backends.base import Artifact
-from assay.backends.onnx_export import MANIFEST, MODEL_FILE, Parameters, export, export_twin, initializers
+from assay.backends.onnx_export import MANIFEST, MODEL_FILE, export, export_twin
+from assay.backends.onnx_tensors import Parameters, initializers
 from assay.cache import cache_dir
 
 

@@ -12,7 +12,7 @@ ORDER = ("cpu", "cuda", "openvino", "onnxruntime", *ON_DEMAND)
 
 _HELPERS = frozenset({
     "base", "torch_compile", "torch_eager", "onnx_decoding", "onnx_export", "onnx_preload", "onnx_stages",
-    "onnxruntime_int8", "openvino_graph", "openvino_int8", "quantised",
+    "onnx_tensors", "onnxruntime_int8", "openvino_graph", "openvino_int8", "quantised",
 })  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
@@ -20,7 +21,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from assay import cache
+from assay.backends import onnx_tensors
 from assay.backends.base import Artifact, Backend, Stages
+from assay.backends.onnx_tensors import Parameters, graphs, held
 from assay.families.base import Config, Family, accepted
 from assay.schema import Precision
 
@@ -32,7 +35,6 @@ MODEL_FILE = "model.onnx"
 """The one graph, or the decoder's where there are two."""
 ENCODER_FILE = "encoder.onnx"
 MANIFEST = cache.MARKERS["exports"]
-MATRIX = 2
 OPSET = 20
 """At 20 attention stays decomposed, so that no runtime puts a quantised cache behind it by itself."""
 _PACKAGES = ("torch", "transformers", "onnx", "onnxscript")
@@ -41,7 +43,7 @@ _PACKAGES = ("torch", "transformers", "onnx", "onnxscript")
 class OnnxBackend(Backend):
     """A column that runs the shared export."""
 
-    builder_preload = ("onnx_ir",)
+    builder_preload = ("onnx",)
     export_preload = ("assay.backends.onnx_preload",)
     builder_memory = 12
     """The module, the traced program and the tensors being written; 12.3 for BERT, 14.7 for MiniLM."""
@@ -130,7 +132,12 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 def _recipe(family: Family, checkpoint: Checkpoint) -> dict[str, Any]:
-    files = {Path(__file__), Path(inspect.getfile(type(family))), *Path(inspect.getfile(Family)).parent.glob("*.py")}
+    files = {
+        Path(__file__),
+        Path(onnx_tensors.__file__),
+        Path(inspect.getfile(type(family))),
+        *Path(inspect.getfile(Family)).parent.glob("*.py"),
+    }
     source = b"".join(file.read_bytes() for file in sorted(files))
     return {
         "checkpoint": checkpoint.sha256,
@@ -211,26 +218,26 @@ class _Ambiguous(Exception):
 
 
 def _substitute(source: Path, checkpoint: Checkpoint, twin: Checkpoint, target: Path) -> dict[str, Any]:
-    import onnx_ir
-
     from assay.tensor_files import tensors
 
     own = Parameters(dict(tensors(checkpoint.path)))
     others = dict(tensors(twin.path))
     weights = frozenset(_manifest(source)["weights"])
-    for file in sorted(source.glob("*.onnx")):
-        program = onnx_ir.load(str(file))
-        for value in _weights(program):
-            array = value.const_value.numpy()
-            if array.dtype.kind != "f":
-                continue  # an index that every checkpoint shares
-            found = own.find(array)
-            if not found and value.name in weights:
-                raise _Ambiguous(value.name)  # made of the checkpoint's tensors, and none of them
-            if not found:
-                continue  # a constant of the graph
-            value.const_value = onnx_ir.tensor(_one_replacement(found, others), name=value.name)
-        _save(program, target / file.name)
+    models = dict(graphs(source))
+    replaced = []
+    for each in (each for model in models.values() for each in held(model, source)):
+        if each.array.dtype.kind != "f":
+            continue  # an index that every checkpoint shares
+        if found := own.find(each.array):
+            replaced.append((each, _one_replacement(found, others)))
+        elif each.proto.name in weights:
+            raise _Ambiguous(each.proto.name)  # made of the checkpoint's tensors, and none of them
+    for data in source.glob("*.data"):
+        shutil.copyfile(data, target / data.name)
+    for each, array in replaced:
+        each.replace(array, target)
+    for name, model in models.items():
+        (target / name).write_bytes(model.SerializeToString())
     return {}
 
 
@@ -241,48 +248,9 @@ def _one_replacement(found: Sequence[tuple[str, bool]], others: Mapping[str, np.
     return np.ascontiguousarray(candidates[0])
 
 
-def initializers(folder: Path) -> Iterator[np.ndarray]:
-    """Every tensor that the graphs of an exported model hold."""
-    import onnx_ir
-
-    for file in sorted(folder.glob("*.onnx")):
-        for value in _weights(onnx_ir.load(str(file))):
-            yield value.const_value.numpy()
-
-
 def _weights(program: Any) -> Iterator[Any]:
     for graph in program.graphs():
         yield from (value for value in graph.initializers.values() if value.const_value is not None)
-
-
-class Parameters:
-    """Tensors by name, found by their content, bit for bit; matrices transposed too, as exporters may keep them."""
-
-    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self._alike: dict[tuple[object, ...], list[tuple[str, bool, np.ndarray]]] = {}
-        for name, array in arrays.items():
-            for turned, each in enumerate(either_way(array)):
-                self._alike.setdefault(_glimpse(each), []).append((name, bool(turned), each))
-
-    def find(self, array: np.ndarray) -> list[tuple[str, bool]]:
-        """All of which it has the content: name, and whether it is the transpose."""
-        alike = self._alike.get(_glimpse(array), ())
-        return [(name, turned) for name, turned, each in alike if np.array_equal(_bits(each), _bits(array))]
-
-
-def _glimpse(array: np.ndarray) -> tuple[object, ...]:
-    """What tells most tensors apart, and costs nothing: type, shape and some of the first row's bits."""
-    return array.dtype.str, array.shape, np.atleast_1d(array)[:1].ravel()[:64].tobytes()
-
-
-def _bits(array: np.ndarray) -> np.ndarray:
-    """As integers, of which none equals another or is unlike itself, as zeros and NaN are."""
-    return array.view(f"u{array.itemsize}")
-
-
-def either_way(array: np.ndarray) -> tuple[np.ndarray, ...]:
-    """As it is, and for a matrix transposed."""
-    return (array, array.T) if array.ndim == MATRIX else (array,)
 
 
 def _strip(program: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from assay.backends.base import Artifact
-from assay.backends.onnx_export import MATRIX
+from assay.backends.onnx_tensors import MATRIX
 from assay.backends.onnxruntime import INTEGER
 from assay.backends.quantised import Codes, Numbers, made_once
 

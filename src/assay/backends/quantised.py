@@ -13,7 +13,8 @@ import numpy as np
 
 from assay import families
 from assay.backends.base import Artifact
-from assay.backends.onnx_export import either_way, published
+from assay.backends.onnx_export import published
+from assay.backends.onnx_tensors import either_way
 
 LAST = 127
 """The largest code of eight bits, to which a weight is clipped that would have 128: scales put the weight of largest

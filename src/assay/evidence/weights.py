@@ -92,7 +92,7 @@ def _tensors(case: Case) -> Check:
 
 def _not_held(case: Case, parameters: Arrays) -> dict[str, np.ndarray]:
     """The parameters that the artifact's graphs do not hold, either way round."""
-    from assay.backends.onnx_export import Parameters, initializers
+    from assay.backends.onnx_tensors import Parameters, initializers
 
     own = Parameters(parameters)
     held = {name for array in initializers(Path(case.artifact.path)) for name, _ in own.find(array)}

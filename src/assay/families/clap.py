@@ -72,7 +72,7 @@ class Clap(Family):
                 "intermediate_size": 128, "max_position_embeddings": 66, "pad_token_id": 1,
             },
             audio_config={
-                "patch_size": 8, "patch_stride": [8, 8], "patch_embeds_hidden_size": 16, "hidden_size": 32,
+                "patch_size": 16, "patch_stride": [16, 16], "patch_embeds_hidden_size": 16, "hidden_size": 32,
                 "depths": [2, 2], "num_attention_heads": [2, 4], "num_hidden_layers": 2,
             },
             projection_dim=32, architectures=["ClapModel"],
