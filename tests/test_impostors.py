@@ -29,7 +29,6 @@ NO_IMPOSTORS = {
         ("stale", Layer.AGREEMENT, {"reset"}),
         ("forges-evidence", Layer.AGREEMENT, {"follows_inputs"}),
         ("random-weights", Layer.WEIGHTS, {"follows_weights"}),
-        ("stale-export", Layer.WEIGHTS, {"one_tensor"}),
         ("lowered", Layer.PLACEMENT, {"precision"}),
         ("widened", Layer.PLACEMENT, {"precision"}),
         ("torch-inside", Layer.PLACEMENT, {"foreign_runtime"}),
@@ -50,6 +49,17 @@ def test_an_impostor_is_caught(assay: Assay, tmp_path: Path, name: str, layer: L
         evidence = cell.layer(layer)
         assert evidence is not None
         assert checks & {each.name for each in evidence.checks if each.verdict is Verdict.FAILED}
+
+
+def test_a_stale_export_is_caught_by_the_perturbed_tensor_alone_and_traced_to_its_graph(
+    assay: Assay, tmp_path: Path
+) -> None:
+    (cell,) = cells(assay, tmp_path, "stale-export")
+    assert cell.status is BY_NAME["stale-export"].expected, cell.reason
+    failed = {check.name for each in cell.evidence for check in each.checks if check.verdict is Verdict.FAILED}
+    assert failed == {"one_tensor"}
+    assert cell.diagnosis is not None
+    assert (cell.diagnosis.weights, cell.diagnosis.guilty) == ("perturbed", "ONNX")
 
 
 def test_outputs_that_were_rewritten_are_refused(assay: Assay, tmp_path: Path) -> None:

@@ -50,18 +50,6 @@ def test_a_changed_parameter_is_not_found() -> None:
         }
 
 
-def test_a_tensor_is_found_bit_for_bit_and_a_matrix_either_way_round() -> None:
-    matrix = np.arange(6, dtype=np.float32).reshape(2, 3)
-    known = {"matrix": matrix, "copy": matrix.copy(), "zero": np.zeros(3, np.float32), "nan": np.float32([np.nan])}
-    own = Parameters(known | {"scale": np.float32(2).reshape(()), "empty": np.zeros((0, 3), np.float32)})
-    assert own.find(matrix) == [("matrix", False), ("copy", False)]
-    assert own.find(np.ascontiguousarray(matrix.T)) == [("matrix", True), ("copy", True)]
-    assert own.find(known["nan"]) == [("nan", False)]
-    assert own.find(np.float32(2).reshape(())) == [("scale", False)]
-    assert own.find(np.zeros((0, 3), np.float32)) == [("empty", False)]
-    assert own.find(-known["zero"]) == [] and own.find(matrix.astype(np.float64)) == []
-
-
 def test_the_cache_is_by_content(monkeypatch: pytest.MonkeyPatch) -> None:
     first = export(checkpoints.local("bert"))
 
