@@ -332,10 +332,10 @@ def test_a_line_for_each_and_1_where_some_does_not_hold(folder: Path, capsys: py
     assert REAL.checkpoint and MOCK.checkpoint
     real, mock = (f"{cell.family}-tiny {cell.checkpoint.sha256[:8]}" for cell in (REAL, MOCK))
     assert lines == [
-        f"verified ✔ REAL bert on cpu, tiny, f32: PASSED for {real}, 32 passed",
+        f"verified ✔ REAL bert on cpu, tiny, f32: PASSED for {real}, 33 passed",
         'refused  line 2: predicate.result: "PASSED", but "FAILED" follows from the evidence (and 1 more)',
         "refused  line 3: is not JSON, or was cut off: Expecting property name enclosed in double quotes (column 2)",
-        f"verified ◌ MOCK t5 on openvino, tiny, f32: FAILED for {mock}, 31 passed, 1 failed",
+        f"verified ◌ MOCK t5 on openvino, tiny, f32: FAILED for {mock}, 32 passed, 1 failed",
         "refused  line 5: is no in-toto statement, and no envelope of one",
         "2 statements verified, not signed, so that nobody vouches for them; 3 refused",
     ]
