@@ -255,7 +255,8 @@ class CellRun:
         self, built: Mapping[str, Any], seed: str, runs: Mapping[str, Answer], suspect: Mapping[str, Any]
     ) -> Steps[Diagnosis]:
         """Where the difference enters; a diagnosis that fails says so, and costs the cell nothing else."""
-        weights, outputs = suspect["weights"], "run" if suspect["weights"] == "checkpoint" else suspect["weights"]
+        weights = suspect["weights"]
+        outputs = "run" if weights == "checkpoint" else weights
         request = {
             "backend": self._plan.backend.name,
             "device": asdict(self._device),

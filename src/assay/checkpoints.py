@@ -184,7 +184,7 @@ def twin(checkpoint: Checkpoint) -> Checkpoint:
 
 def matrices(directory: Path) -> list[str]:
     """The names of the tensors of floats that have two axes or more."""
-    return [name for name, each in _floats(directory).items() if len(each.entry["shape"]) > 1]
+    return list(_matrices(directory))
 
 
 def chosen_tensor(directory: Path, seed: str) -> str:
@@ -193,8 +193,8 @@ def chosen_tensor(directory: Path, seed: str) -> str:
     Raises:
         UsageError: there is none.
     """
-    stored = _floats(directory)
-    for name in sorted(matrices(directory), key=lambda name: hashlib.sha256(f"{seed}{name}".encode()).digest()):
+    stored = _matrices(directory)
+    for name in sorted(stored, key=lambda name: hashlib.sha256(f"{seed}{name}".encode()).digest()):
         if not np.array_equal(stored[name].bits(), stored[name].in_another_order(seed)):
             return name
     raise UsageError(f"{directory}: no matrix whose numbers differ, so that none can be perturbed")
@@ -297,6 +297,10 @@ def _floats(directory: Path) -> dict[str, _Stored]:
             if entry["dtype"].startswith(("F", "BF")) and 0 < math.prod(entry["shape"]) <= end - begin:
                 found[name] = _Stored(file, start, entry)
     return found
+
+
+def _matrices(directory: Path) -> dict[str, _Stored]:
+    return {name: each for name, each in _floats(directory).items() if len(each.entry["shape"]) > 1}
 
 
 def _reordered(checkpoint: Checkpoint, what: str, chosen: Mapping[str, _Stored], seed: str) -> Checkpoint:

@@ -196,15 +196,16 @@ class Specimen:
 
     def twin_effect(self, engine: Engine) -> float:
         """How far a faulty engine in float64 is from the twin's reference, in noise floors."""
-        with exact():
-            found = self.observe_one(engine)
-        return self.distance([replace(self._twin_truth, outputs=found)])
+        return self._other_effect(engine, self._twin_truth)
 
     def perturbed_effect(self, engine: Engine) -> float:
         """How far a faulty engine in float64 is from the perturbed checkpoint's reference, in noise floors."""
+        return self._other_effect(engine, self._perturbed_truth)
+
+    def _other_effect(self, engine: Engine, truth: Answer) -> float:
         with exact():
             found = self.observe_one(engine)
-        return self.distance([replace(self._perturbed_truth, outputs=found)])
+        return self.distance([replace(truth, outputs=found)])
 
     def distance(self, answers: list[Answer]) -> float:
         """The worst deviation of these answers in noise floors; infinite where values are missing or not finite."""

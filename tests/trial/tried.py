@@ -123,7 +123,8 @@ def stale_exports(specimen: Specimen, choose: Callable[[list[str]], Iterable[str
     Once for each tensor that is chosen by name, of those that a seed may choose.
     """
     engine, twin, _ = _engines(specimen, DTYPES[specimen.precision])
-    own, exact = specimen.observe(engine), _engines(specimen, EXACT)[0]
+    own = specimen.observe(engine)
+    exact = specimen.subject(specimen.checkpoint, EXACT, np.random.default_rng(0)).engine()
     once_more, twins = specimen.observe_one(engine), specimen.observe_one(twin)
     with cache.scratch() as folder, cache.making_in(folder):
         for tensor in choose(checkpoints.matrices(specimen.checkpoint.path)):

@@ -92,12 +92,17 @@ class Parameters:
     def find(self, array: np.ndarray) -> list[tuple[str, bool]]:
         """All of which it has the content: name, and whether it is the transpose."""
         alike = self._alike.get(_glimpse(array), ())
-        return [(name, turned) for name, turned, each in alike if np.array_equal(_bits(each), _bits(array))]
+        return [(name, turned) for name, turned, each in alike if same_bits(each, array)]
 
 
 def either_way(array: np.ndarray) -> tuple[np.ndarray, ...]:
     """As it is, and for a matrix transposed."""
     return (array, array.T) if array.ndim == MATRIX else (array,)
+
+
+def same_bits(left: np.ndarray, right: np.ndarray) -> bool:
+    """Whether type, shape and every bit are the same: zeros have a sign, and NaN is itself."""
+    return left.dtype == right.dtype and np.array_equal(_bits(left), _bits(right))
 
 
 def _glimpse(array: np.ndarray) -> tuple[object, ...]:
@@ -106,5 +111,4 @@ def _glimpse(array: np.ndarray) -> tuple[object, ...]:
 
 
 def _bits(array: np.ndarray) -> np.ndarray:
-    """As integers, of which none equals another or is unlike itself, as zeros and NaN are."""
     return array.view(f"u{array.itemsize}")

@@ -14,7 +14,7 @@ import numpy as np
 from assay import families
 from assay.backends.base import Artifact
 from assay.backends.onnx_export import published
-from assay.backends.onnx_tensors import either_way
+from assay.backends.onnx_tensors import either_way, same_bits
 
 LAST = 127
 """The largest code of eight bits, to which a weight is clipped that would have 128: scales put the weight of largest
@@ -91,7 +91,4 @@ class Numbers:
 
     def holds(self, array: np.ndarray) -> bool:
         """Whether it is a checkpoint's tensor bit for bit, either way round."""
-        return any(
-            each.dtype == self.array.dtype and each.shape == self.array.shape and each.tobytes() == self.array.tobytes()
-            for each in either_way(array)
-        )
+        return any(same_bits(each, self.array) for each in either_way(array))
