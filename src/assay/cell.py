@@ -20,8 +20,8 @@ from assay.schedule import Work
 from assay.schema import Cell, CheckpointRef, Diagnosis, Digest, Evidence, MachinePeak, Phase, Status, Unavailability
 from assay.tensor_files import is_small
 
-# numpy imports these two at their first use, which would be in a timed phase of every role.
-RUNNER = ("assay.roles.runner", "assay.measure.clock", "numpy.random", "numpy.ma")
+# numpy imports its random package at the first use, which would be in a timed phase of every role.
+RUNNER = ("assay.roles.runner", "assay.measure.clock", "numpy.random")
 TORCH = (
     "torch",
     "torch.utils.flop_counter",

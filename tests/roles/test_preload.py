@@ -47,5 +47,5 @@ def test_a_runner_imports_nothing_more_when_it_makes_its_inputs(tmp_path: Path) 
     _, runner = preloads(plan)
     assert not {"torch", "transformers"} & set(runner)
     assert imported(runner, tmp_path) == []
-    forgotten = tuple(name for name in runner if name not in ("numpy.ma", "numpy.random"))
-    assert {"numpy.ma", "numpy.random"} <= set(imported(forgotten, tmp_path))
+    forgotten = tuple(name for name in runner if name != "numpy.random")
+    assert "numpy.random" in imported(forgotten, tmp_path)
