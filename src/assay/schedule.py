@@ -13,7 +13,7 @@ from assay.schema import Cell
 WIDEST = 4
 """Roles that run at once, however many cores there are: each holds a model and its outputs."""
 
-DEPTH = 4
+DEPTH = 5
 """Cells under way for each role that runs at once; what is lost when a session is interrupted."""
 
 Work = Generator[Request, Answer, Cell]

@@ -25,6 +25,7 @@ from assay.backends import onnx_tensors
 from assay.backends.base import Artifact, Backend, Stages
 from assay.backends.onnx_tensors import Parameters, graphs, held
 from assay.families.base import Config, Family, accepted
+from assay.measure.clock import uncollected
 from assay.schema import Precision
 
 if TYPE_CHECKING:
@@ -177,7 +178,8 @@ def exported(graph: Graph) -> Any:
     shapes = {name: dict.fromkeys(axes, torch.export.Dim.AUTO) for name, axes in graph.dynamic.items()}
     config = OnnxConfig(dynamic=True, dynamic_shapes=shapes, optimize=False, opset_version=OPSET)
     try:
-        with torch.no_grad():
+        # Tracing makes millions of objects that stay, among which the collector would look for garbage again and again.
+        with torch.no_grad(), uncollected():
             return OnnxExporter().export(graph.module, graph.sample, config).program
     except Exception as error:
         raise NotExported(_cause(error)) from error

@@ -21,8 +21,8 @@ from assay.schema import MachinePeak, Precision, Rate
 
 SIZES = (1024, 2048, 4096, 8192)
 """Rows and columns of the matrices, up to the first whose product takes long enough."""
-LONG = 0.01
-"""Seconds that a product takes at the least, so that starting it is no part of its time."""
+LONG = 0.005
+"""Seconds that a product takes at the least, so that starting it, tens of microseconds, is no part of its time."""
 TRIES = 5
 CACHES, ROOM = 4, 2**26
 """Arrays are so many times as large as the caches, as STREAM asks (McCalpin, 1995), and so many bytes at the least."""
