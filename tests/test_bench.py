@@ -6,7 +6,9 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import ClassVar, Self
 
 import numpy as np
 import pytest
@@ -16,7 +18,8 @@ from assay.schema import Precision
 from tests.bench import genai, plan
 from tests.bench.__main__ import main
 from tests.bench.contestant import drawn, engine
-from tests.bench.interleaved import Contestant, ContestantEnded, Disagreement, Timed, timed
+from tests.bench.interleaved import Contestant, ContestantEnded, Disagreement, Timed, timed, timed_alone
+from tests.bench.peers import told
 from tests.bench.plan import Comparison
 from tests.bench.ratio import Round, over_starts, ratio
 from tests.bench.setting import ASSAY, Setting
@@ -120,6 +123,21 @@ def test_peers_can_be_chosen() -> None:
         main(["--peer", "nobody"])
 
 
+def test_a_call_of_benchmark_app_takes_what_its_caller_waits() -> None:
+    """40 calls in 110 ms are 2.75 each, of which its latencies, 2.7 on average, leave out 0.05."""
+    printed = """
+[ INFO ] Count:            40 iterations
+[ INFO ] Duration:         110.00 ms
+[ INFO ] Latency:
+[ INFO ]    Median:        2.50 ms
+[ INFO ]    Average:       2.70 ms
+[ INFO ]    Min:           2300 us
+"""
+    assert told(printed) == pytest.approx(2.55e-3)
+    assert told(printed.replace("2.50 ms", "2500 us")) == pytest.approx(2.55e-3)
+    assert told(printed.replace("Duration", "Dauer")) is None
+
+
 @pytest.mark.parametrize("family", ["language-model", "t5", "whisper"])
 def test_sixty_four_tokens_follow_at_published_size(family: str) -> None:
     comparison: Comparison = next(plan.comparisons([family], ["cpu"], "base", full=False))
@@ -183,6 +201,35 @@ def test_two_that_do_not_compute_the_same_are_not_compared(decoder: Setting) -> 
         pytest.raises(Disagreement, match="outputs differ by"),
     ):
         timed(one, two, 0.0)
+
+
+class Process:
+    """Stands for a contestant that takes a millisecond a call, and knows who else is there."""
+
+    alive: ClassVar[list[str]] = []
+    blocks: ClassVar[list[tuple[str, int, list[str]]]] = []
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> Self:
+        self.alive.append(self.name)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.alive.remove(self.name)
+
+    def block(self, calls: int) -> list[float]:
+        self.blocks.append((self.name, calls, list(self.alive)))
+        return [1e-3] * calls
+
+
+def test_where_each_block_has_its_process_no_other_holds_a_model() -> None:
+    done = timed_alone(partial(Process, "engine"), partial(Process, "peer"), 0.0)  # type: ignore[arg-type]
+    assert all(alive == [name] for name, _, alive in Process.blocks)
+    long = [(name, calls) for name, calls, _ in Process.blocks if calls > 5]
+    assert long == [(name, 500) for name in ("peer", "engine", "engine", "peer", "peer", "engine")]
+    assert [len(each) for each in done.rounds[0]] == [500, 500] and len(done.rounds) == 3 and not Process.alive
 
 
 def test_a_contestant_that_cannot_start_says_why(decoder: Setting) -> None:

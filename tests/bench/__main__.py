@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from assay import families
 from assay.challenge import draw_seed
 from assay.roles.process import role_environment
 from tests.bench import plan
-from tests.bench.interleaved import Contestant, ContestantEnded, Disagreement, timed
+from tests.bench.interleaved import Contestant, ContestantEnded, Disagreement, timed, timed_alone
+from tests.bench.peers import BENCHMARK_APP
 from tests.bench.plan import Comparison
 from tests.bench.setting import ASSAY, Setting
 from tests.bench.summary import ALLOWED, Found, as_json, table
@@ -118,7 +120,12 @@ def _compared(comparison: Comparison, prepared: dict[str, Any], seconds: float, 
         )  # fmt: skip
         return Contestant(setting)
 
-    found, names = [], [ASSAY, comparison.peer]
+    names = [ASSAY, comparison.peer]
+    if comparison.peer == BENCHMARK_APP:
+        return Found(comparison, [
+            timed_alone(*(partial(contestant, name) for name in names), seconds / starts) for _ in range(starts)
+        ])  # fmt: skip
+    found = []
     for number in range(starts):
         # In turn the one and the other first: who starts first is slower, by 1 or 2 % of a model of published size.
         order = names[::-1] if number % 2 else names

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -17,14 +18,18 @@ from typing import Any, Self
 import numpy as np
 
 from assay.roles.process import role_environment
+from tests.bench.peers import APP_SECONDS
 from tests.bench.ratio import Round, ratio
 from tests.bench.setting import Setting
 
 BLOCK = 0.1
 """Seconds of one contestant's calls before it is the other's turn."""
-MOST_CALLS = 50
+MOST_CALLS = 500
+"""Calls a second of a block, at the most."""
 FEWEST, CHECK_EVERY = 8, 4
 """Rounds of a start at the least, and after how many more the interval is looked at."""
+FEWEST_ALONE = 3
+"""The same where a process is started for every block."""
 SETTLE = 0.05
 """Seconds of rest before a block: threads of most runtimes spin for some time after the last call."""
 TOLERANCE = 1e-3
@@ -118,7 +123,7 @@ def timed(first: Contestant, second: Contestant, budget: float) -> Timed:
     """
     with tempfile.TemporaryDirectory() as folder:
         difference = _difference(*(each.answer(Path(folder, f"{n}.npz")) for n, each in enumerate((first, second))))
-    calls = {each: _calls(each) for each in (first, second)}
+    calls = {each: calls_in(each, BLOCK) for each in (first, second)}
     rounds: list[Round] = []
     deadline = time.monotonic() + budget
     while len(rounds) < FEWEST or time.monotonic() < deadline:
@@ -133,12 +138,37 @@ def timed(first: Contestant, second: Contestant, budget: float) -> Timed:
     return Timed(rounds, difference)
 
 
-def _calls(contestant: Contestant) -> int:
-    """Calls that fill a block, from those that warm it up."""
+def timed_alone(first: Callable[[], Contestant], second: Callable[[], Contestant], budget: float) -> Timed:
+    """Rounds of a block each, by processes that are started for their block and end with it.
+
+    For a peer that can do no other. A process that holds a model for longer than one block, as `timed` has them, is no
+    equal of one that is started while it does: the one that was started first is mostly slower, by some percent
+    (`tests.bench.started_first`).
+
+    Args:
+        first: starts the numerator of the ratio.
+        second: its denominator.
+        budget: seconds of rounds, once the fewest are there.
+    """
+    rounds: list[Round] = []
+    calls: dict[Callable[[], Contestant], int] = {}
+    deadline = time.monotonic() + budget
+    while len(rounds) < FEWEST_ALONE or time.monotonic() < deadline:
+        found = {}
+        for start in (first, second) if len(rounds) % 2 else (second, first):
+            with start() as contestant:
+                calls[start] = calls.get(start) or calls_in(contestant, APP_SECONDS)
+                found[start] = contestant.block(calls[start])
+        rounds.append((found[first], found[second]))
+    return Timed(rounds, None)
+
+
+def calls_in(contestant: Contestant, seconds: float) -> int:
+    """Calls that fill a block of so many seconds, from those that warm it up."""
     warm = [contestant.block(1)[0] for _ in range(2)]
-    if min(warm) < BLOCK:
+    if min(warm) < seconds:
         warm = contestant.block(5)
-    return max(1, min(MOST_CALLS, math.ceil(BLOCK / median(warm))))
+    return max(1, math.ceil(min(MOST_CALLS * seconds, seconds / median(warm))))
 
 
 def _difference(first: dict[str, np.ndarray] | None, second: dict[str, np.ndarray] | None) -> float | None:
