@@ -32,10 +32,12 @@ ROOT = Path(__file__).parent
 ENVS = ROOT / "envs"
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 BACKENDS = sorted(path.stem for path in ENVS.glob("*.txt"))
+INT8 = ENVS / "extras" / "int8.txt"
+"""What makes weights int8, with all that it needs."""
 ON_DEMAND = {"cpu-compile": "cpu", "cuda-compile": "cuda"}
 """Columns that run when they are asked for, each with the pins of another one."""
 QUANTISING = ("openvino",)
-"""Columns that take what makes weights int8, when that is asked for."""
+"""Columns that take it, when that is asked for."""
 EVERYTHING = ENVS / "cuda.txt"
 """Agrees with the other files where they overlap, and pins what the CUDA build of torch brings besides."""
 
@@ -60,7 +62,7 @@ def backend_session(name: str, environment: str) -> Callable[[nox.Session], None
         if device_found(session, name):
             install_runtime(session, pins)
             if name in QUANTISING and any("int8" in argument for argument in session.posargs):
-                install(session, "-e", ".[int8]", "-c", pins)
+                install(session, "-r", INT8, "-c", pins)
         session.run("assay", "run", "--backend", name, *session.posargs)
 
     run.__doc__ = f"Run every model family on the {name} backend."
@@ -144,14 +146,15 @@ def lock(session: nox.Session) -> None:
     with tempfile.TemporaryDirectory() as folder:
         # All extras in one resolution first: whatever two files share then has one version.
         everything, cuda = Path(folder, "everything.txt"), Path(folder, "without.txt")
-        write(everything, sorted({pin for path in ENVS.glob("*.txt") for pin in pinned(path)}))
+        write(everything, sorted({pin for path in ENVS.rglob("*.txt") for pin in pinned(path)}))
         compile_pins(session, everything, "--all-extras", *session.posargs)
         write(cuda, (pin for pin in pinned(everything) if CUDA_PACKAGE.match(pin)))
-        for name in backend_extras():
-            pins = Path(folder, f"{name}.txt")
+        for target in (*(ENVS / f"{name}.txt" for name in backend_extras()), INT8):
+            pins = Path(folder, target.name)
             write(pins, pinned(everything))
-            compile_pins(session, pins, "--extra", name, *(() if name == "cuda" else ("--excludes", cuda)))
-            shutil.copyfile(pins, ENVS / pins.name)
+            excluded = () if target == EVERYTHING else ("--excludes", cuda)
+            compile_pins(session, pins, "--extra", target.stem, *excluded)
+            shutil.copyfile(pins, target)
 
 
 def backend_extras() -> list[str]:
@@ -206,7 +209,7 @@ def install(session: nox.Session, *arguments: str | Path) -> None:
 
 def install_every_cpu_runtime(session: nox.Session) -> None:
     """One environment that holds all CPU columns, and what the tests need."""
-    install(session, "-e", ".[int8]", *group("test"), "-c", EVERYTHING)
+    install(session, "-e", ".", *group("test"), "-r", INT8, "-c", EVERYTHING)
     install_runtime(session, ENVS / "openvino.txt", ENVS / "onnxruntime.txt")
     install(session, "--no-deps", *group("checkpoints"))
 

@@ -10,9 +10,12 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from assay import backends
 from tests import strategies as make
@@ -20,6 +23,8 @@ from tests import strategies as make
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "envs").glob("*.txt"))
 NAMES = [path.stem for path in FILES]
+INT8 = ROOT / "envs" / "extras" / "int8.txt"
+LOCKS = [*FILES, INT8]
 PIN = re.compile(r"([a-z0-9]+(?:-[a-z0-9]+)*)==([^\s;+]+)(?: ; .+)?")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 CUDA_ONLY = ("cuda-", "nvidia-", "triton")
@@ -138,7 +143,7 @@ def test_the_interpreter_that_runs_nox_is_the_sessions_own() -> None:
     assert all(session["python"] is None for session in sessions().values())
 
 
-@pytest.mark.parametrize("path", FILES, ids=NAMES)
+@pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.stem)
 def test_locks_are_exact_and_name_no_place(path: Path) -> None:
     assert pins(path)
     text = path.read_text(encoding="utf-8")
@@ -149,7 +154,7 @@ def test_locks_are_exact_and_name_no_place(path: Path) -> None:
 
 def test_packages_have_one_version_in_all_files() -> None:
     versions: dict[str, set[str]] = {}
-    for path in FILES:
+    for path in LOCKS:
         for name, version in pins(path).items():
             versions.setdefault(name, set()).add(version)
     assert {name: found for name, found in versions.items() if len(found) > 1} == {}
@@ -162,6 +167,23 @@ def test_locks_hold_what_pyproject_asks_for(path: Path) -> None:
     assert {"torch", "transformers", "pillow"} <= set(direct)
     assert direct.items() <= locked.items()
     assert {re.split(r"[<>=]", need)[0] for need in PYPROJECT["project"]["dependencies"]} <= set(locked)
+
+
+def test_what_makes_weights_int8_is_pinned_with_all_that_it_needs() -> None:
+    locked = pins(INT8)
+    (nncf,) = PYPROJECT["project"]["optional-dependencies"]["int8"]
+    assert nncf == f"nncf=={locked['nncf']}"
+    needed = {"nncf"}
+    for name in needed_by("nncf"):
+        needed |= {name, *needed_by(name)}
+    assert {"scikit-learn", "joblib"} <= needed <= set(locked)
+
+
+def needed_by(name: str) -> set[str]:
+    """What the installed package requires here."""
+    requirements = map(Requirement, metadata.requires(name) or ())
+    wanted = [each for each in requirements if each.marker is None or each.marker.evaluate({"extra": ""})]
+    return {canonicalize_name(each.name) for each in wanted}
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
