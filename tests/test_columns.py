@@ -55,6 +55,8 @@ def check_metrics(cell: Cell, *, exported: bool) -> None:
     assert ("export_time" in cell.metrics) is exported
     assert ("compile_time" in cell.metrics) is exported
     assert len(cell.samples["latency"]) == cell.metrics["latency"].samples >= 30
+    assert cell.throttling is not None and cell.throttling.seconds >= sum(cell.samples["latency"])
+    assert cell.throttling.stolen is not None or not Path("/proc/stat").exists()
     assert cell.metrics["peak_memory"].value > 2**20
     assert cell.metrics["throughput"].value >= 0.99 / cell.metrics["latency"].value or "decoding" in cell.swept
     assert 0 < cell.metrics["model_flops_utilization"].value < 100

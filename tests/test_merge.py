@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from assay import backends
 from assay.matrix import Matrix, MatrixCell
 from assay.merge import merge
-from assay.schema import Cell, Digest, Layer, Precision, SessionReport, Status
+from assay.schema import Cell, Digest, Layer, Precision, SessionReport, Status, Throttling
 from tests import strategies as make
 
 FAMILIES, BACKENDS = make.FAMILIES, make.BACKENDS
@@ -298,3 +298,16 @@ def test_judges_that_disagree_about_one_checkpoint_are_named() -> None:
 
 
 # Files
+
+
+def test_a_session_whose_cells_were_kept_from_the_processor_is_named_once() -> None:
+    report = make.report(
+        make.cell(throttling=Throttling(seconds=2.0, stolen=0.2, heat=0.0)),
+        make.cell("clip", throttling=Throttling(seconds=2.0, quota=0.5)),
+        make.cell("t5", throttling=Throttling(seconds=2.0, stolen=0.1)),
+    )
+    (warning,) = make.matrix(report).warnings
+    assert warning == (
+        "cpu on box, 2026-01-01T00:00: the machine was disturbed, clip: of the time in which it was timed 25.0% was "
+        "stopped by the quota of the control group, and 1 other cell"
+    )

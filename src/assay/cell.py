@@ -17,7 +17,18 @@ from assay.installed import Findings, Installation, source_file
 from assay.plan import SIZES, Place, Plan
 from assay.roles.process import Answer, OnPhase, Request, RoleFailed
 from assay.schedule import Work
-from assay.schema import Cell, CheckpointRef, Diagnosis, Digest, Evidence, MachinePeak, Phase, Status, Unavailability
+from assay.schema import (
+    Cell,
+    CheckpointRef,
+    Diagnosis,
+    Digest,
+    Evidence,
+    MachinePeak,
+    Phase,
+    Status,
+    Throttling,
+    Unavailability,
+)
 from assay.tensor_files import is_small
 
 # numpy imports its random package at the first use, which would be in a timed phase of every role.
@@ -136,6 +147,7 @@ class CellRun:
         self._record["notes"] = (*judged["notes"], *preprocessed["notes"], *known)
         self._record["samples"] = samples = figures.samples(run.response, preprocessed["samples"])
         self._record["swept"] = swept = figures.swept(run.response)
+        self._record["throttling"] = Throttling.model_validate(run.response["throttling"])
         self._record["metrics"] = figures.metrics(
             self._family, self._precision, built, run.response, run.phases, samples, swept, judged["work"],
             self._peak,

@@ -28,7 +28,7 @@ def quota(root: Path = Path("/")) -> int | None:
 
 def _limits(root: Path) -> Iterator[tuple[int, int]]:
     """Microseconds of processor time and the period for which they are granted, of every control group above us."""
-    for group, unified in _groups(root, "cpu"):
+    for group, unified in control_groups(root, "cpu"):
         if unified and (group / "cpu.max").is_file():
             used, period = (group / "cpu.max").read_text(encoding="utf-8").split()
             yield (0 if used == "max" else int(used)), int(period)
@@ -46,7 +46,7 @@ def free_memory() -> int:
 def grant(root: Path = Path("/")) -> int | None:
     """Bytes of memory that this process's control group leaves, those above it included; None without a limit."""
     left = []
-    for group, unified in _groups(root, "memory"):
+    for group, unified in control_groups(root, "memory"):
         limit, used = (
             ("memory.max", "memory.current") if unified else ("memory.limit_in_bytes", "memory.usage_in_bytes")
         )
@@ -62,8 +62,8 @@ def _file_pages(statistics: Path, unified: bool) -> int:
     return sum(int(counts.get(name, 0)) for name in names)
 
 
-def _groups(root: Path, controller: str) -> Iterator[tuple[Path, bool]]:
-    """The folders of the control groups above us that may limit this, and whether they are of version 2."""
+def control_groups(root: Path, controller: str) -> Iterator[tuple[Path, bool]]:
+    """The folders of the control groups above this process that may limit this, and whether they are of version 2."""
     membership = root / "proc/self/cgroup"
     if not membership.is_file():
         return

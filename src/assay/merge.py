@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-from assay.errors import listed
+from assay.errors import counted, listed
 from assay.evidence.digest import groups
 from assay.matrix import Matrix, MatrixCell, SessionRef
+from assay.measure import throttling
 from assay.measure.roofline import disturbance
 from assay.schema import OWN, Cell, CheckpointRef, Precision, SessionReport
 
@@ -269,9 +270,24 @@ def _version_warnings(cells: Sequence[MatrixCell]) -> list[str]:
 
 
 def _disturbances(cells: Sequence[MatrixCell]) -> list[str]:
-    sessions = {cell.session.id: (cell.backend, cell.session) for cell in cells if cell.session}
+    """Of each session by its peaks, and by the cell that was kept from the processor for longest."""
+    sessions: dict[str, list[MatrixCell]] = {}
+    for cell in cells:
+        if cell.session:
+            sessions.setdefault(cell.session.id, []).append(cell)
     return [
-        f"{backend} on {session.machine.name}, {session.started_at[:16]}: the machine was disturbed, {found}"
-        for backend, session in sessions.values()
-        if (found := disturbance(session.peaks))
+        f"{row[0].backend} on {session.machine.name}, {session.started_at[:16]}: the machine was disturbed, {found}"
+        for row in sessions.values()
+        if (session := row[0].session)
+        for found in (disturbance(session.peaks), _kept_away(row))
+        if found
     ]
+
+
+def _kept_away(cells: Sequence[MatrixCell]) -> str | None:
+    found = [cell for cell in cells if throttling.disturbance(cell.throttling)]
+    if not found:
+        return None
+    worst = max(found, key=lambda cell: throttling.most(cell.throttling))
+    others = f", and {counted(len(found) - 1, 'other cell')}" if len(found) > 1 else ""
+    return f"{worst.family}: {throttling.disturbance(worst.throttling)}{others}"

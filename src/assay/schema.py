@@ -262,15 +262,33 @@ class Swept(Record):
     time: Metric
 
 
+class Throttling(Record):
+    """For how long processor or device were kept from a cell's timed calls; None where the system does not tell.
+
+    Attributes:
+        seconds: in which it was timed.
+        stolen: by the host of a virtual machine, of the core that lost most.
+        quota: stopped because a control group had used up what it is granted.
+        heat: slowed down, of the core or package that was so longest.
+        device: a CUDA device slowed down for its power or heat.
+    """
+
+    seconds: Finite
+    stolen: Finite | None = None
+    quota: Finite | None = None
+    heat: Finite | None = None
+    device: Finite | None = None
+
+
 class Cell(Concluding):
     """One family on one backend in one session: what was observed. The status is derived.
 
     `software` has the version of every distribution whose files the runner used, `digests` what its judge's reference
     gave for inputs that never change. `notes` are sentences about the checkpoint that no status follows from: no
     tokenizer, tensors left over. `transcript` is what the backend's outputs for one challenge read as, by the
-    checkpoint's own tokenizer: the text that it generates, or hears. Nor does any follow
-    from the `diagnosis`, which cells that are INACCURATE have. `swept` are the workloads that grow from the
-    measured one: by `batch`, by `length`, and the batches of `decoding`.
+    checkpoint's own tokenizer: the text that it generates, or hears. Nor does any follow from the `diagnosis`, which
+    cells that are INACCURATE have, or from `throttling`. `swept` are the workloads that grow from the measured one: by
+    `batch`, by `length`, and the batches of `decoding`.
     """
 
     family: str
@@ -284,6 +302,7 @@ class Cell(Concluding):
     metrics: dict[str, Metric] = Field(default_factory=dict)
     samples: dict[str, tuple[Finite, ...]] = Field(default_factory=dict)
     swept: dict[str, tuple[Swept, ...]] = Field(default_factory=dict)
+    throttling: Throttling | None = None
     phases: tuple[Phase, ...] = ()
     seeds: dict[str, str] = Field(default_factory=dict)
     software: dict[str, str] = Field(default_factory=dict)

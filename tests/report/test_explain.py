@@ -15,7 +15,7 @@ from assay.errors import UsageError
 from assay.evidence import LAYERS
 from assay.matrix import Matrix, MatrixCell
 from assay.report.explain import again, find, print_cells
-from assay.schema import Cell, Layer, Metric, Precision
+from assay.schema import Cell, Layer, Metric, Precision, Throttling
 from assay.status import REQUIRED
 from tests import strategies as make
 
@@ -50,6 +50,23 @@ def test_a_real_cell_shows_every_number_with_its_bound() -> None:
     assert lines[-3].startswith("REAL: agreement, weights, placement and timing passed.")
     assert lines[-2].endswith(" anew: nox -s cpu -- --family bert")
     assert lines[-1].endswith(" inputs: nox -s cpu -- --family bert --replay reports/sessions/cpu-s1.json")
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        (
+            {"stolen": 0.02, "quota": 0.0},
+            "1.0% was taken by the host of the virtual machine, 0.0% was stopped by the quota of the control group",
+        ),
+        ({}, "nothing is told of what kept the processor away"),
+    ],
+)
+def test_what_kept_the_processor_away_is_told_beside_the_samples(kept: dict[str, float], said: str) -> None:
+    text = explained(make.cell(throttling=Throttling(seconds=2.0, **kept)))
+    (line,) = [line for line in text.splitlines() if line.startswith(f"  meanwhile, 2.00 s: {said}")]
+    assert line.endswith("; not told: heat") is bool(kept)
+    assert "meanwhile" not in explained(make.cell())
 
 
 def test_a_failed_check_says_what_follows_and_the_gravest_decides() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from assay.measure.statistics import duration
 from assay.report import units
 from assay.report.markdown import render
-from assay.schema import Check, Evidence, Layer, Metric, Status
+from assay.schema import Check, Evidence, Layer, Metric, Status, Throttling
 from tests import strategies as make
 
 
@@ -152,6 +152,14 @@ def test_a_figure_that_did_not_settle_says_why() -> None:
     said = section(page, "What did not settle")
     assert "on cpu, latency: they drift: the last third takes 2." in said
     assert "What did not settle" not in render(make.matrix(make.report(make.cell(samples={"latency": (1e-3,) * 30}))))
+
+
+def test_a_cell_that_was_kept_from_the_processor_is_named() -> None:
+    kept = Throttling(seconds=2.0, stolen=0.5, quota=0.01)
+    said = section(render(make.matrix(make.report(make.cell(throttling=kept)))), "What did not settle")
+    assert "- BERT (tiny, f32) on cpu: of the time in which it was timed 25.0% was taken by the host" in said
+    quiet = kept.model_copy(update={"stolen": 0.05})
+    assert "What did not settle" not in render(make.matrix(make.report(make.cell(throttling=quiet))))
 
 
 def test_a_page_that_would_be_too_long_names_what_it_leaves_out() -> None:

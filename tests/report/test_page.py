@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, Page, expect
 from assay.evidence import LAYERS
 from assay.report import grid, page, units
 from assay.report.page import data
-from assay.schema import Check, Evidence, Layer, Metric, Status, Workload
+from assay.schema import Check, Evidence, Layer, Metric, Status, Throttling, Workload
 from tests import strategies as make
 from tests.report.conftest import PHONE, PICTURES, Open
 from tests.report.many_cells import many
@@ -63,6 +63,13 @@ def test_the_policy_names_the_script_and_the_style_and_nothing_else() -> None:
         digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
         assert f"{directive} 'sha256-{digest}';" in str(policy)
     assert str(policy).startswith("default-src 'none';")
+
+
+def test_a_cell_that_was_kept_from_the_processor_has_a_note() -> None:
+    for stolen, noted in ((0.5, True), (0.05, False)):
+        cell = make.cell(throttling=Throttling(seconds=2.0, stolen=stolen))
+        texts = packed(page.render(make.matrix(make.report(cell))), "index")["tables"]["texts"]
+        assert any("25.0% was taken by the host" in text for text in texts) is noted
 
 
 def test_the_vendored_files_are_those_that_their_list_names() -> None:

@@ -51,12 +51,11 @@ class TorchEager(Backend):
         """Load the checkpoint as transformers does in that precision, true IEEE arithmetic for f32 (no TF32)."""
         from pathlib import Path
 
-        import torch
-
         from assay import families
         from assay.machine import threads
+        from assay.torch_threads import use_threads
 
-        torch.set_num_threads(threads())
+        use_threads(threads())
         ieee()
         with phase("load"):
             module = families.load(artifact.family).load(Path(artifact.path), precision=precision)

@@ -11,6 +11,8 @@ from typing import Any
 
 import psutil
 
+from assay.nvml import ask
+
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 
@@ -92,19 +94,10 @@ def on_device(uuid: str | None, nvml: Any = None) -> int | None:
         uuid: the device's; None for a processor.
         nvml: the module `pynvml`, imported when needed.
     """
-    if uuid is None:
-        return None
-    if nvml is None:
-        import pynvml
 
-        nvml = pynvml
-    try:
-        nvml.nvmlInit()
-        try:
-            running = nvml.nvmlDeviceGetComputeRunningProcesses(nvml.nvmlDeviceGetHandleByUUID(uuid))
-            used = [each.usedGpuMemory for each in running if each.pid == os.getpid()]
-            return int(used[0]) if used and used[0] is not None else None
-        finally:
-            nvml.nvmlShutdown()
-    except nvml.NVMLError:
-        return None
+    def used(driver: Any, handle: Any) -> int | None:
+        running = driver.nvmlDeviceGetComputeRunningProcesses(handle)
+        taken = [each.usedGpuMemory for each in running if each.pid == os.getpid()]
+        return int(taken[0]) if taken and taken[0] is not None else None
+
+    return ask(uuid, used, nvml)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.devices import Device, Host
+from assay.nvml import ask
 from assay.schema import Precision
 
 CLOCK = 6.2e9
@@ -63,17 +64,9 @@ def per_cycle(known: frozenset[str], precision: Precision) -> int:
 
 def _cuda(device: Device, precision: Precision, nvml: Any) -> float | None:
     """From what NVML says of the device: its cores, and the clock that it may reach."""
-    if nvml is None:
-        import pynvml
 
-        nvml = pynvml
-    try:
-        nvml.nvmlInit()
-        try:
-            handle = nvml.nvmlDeviceGetHandleByUUID(device.detail.get("uuid", ""))
-            clock = 1e6 * nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM)
-            return float(nvml.nvmlDeviceGetNumGpuCores(handle) * clock * _CUDA_CORE[precision.arithmetic])
-        finally:
-            nvml.nvmlShutdown()
-    except nvml.NVMLError:
-        return None
+    def most(driver: Any, handle: Any) -> float:
+        clock = 1e6 * driver.nvmlDeviceGetMaxClockInfo(handle, driver.NVML_CLOCK_SM)
+        return float(driver.nvmlDeviceGetNumGpuCores(handle) * clock * _CUDA_CORE[precision.arithmetic])
+
+    return ask(device.detail.get("uuid", ""), most, nvml)

@@ -14,11 +14,12 @@ from assay.errors import unknown
 from assay.evidence import LAYERS
 from assay.matrix import Matrix, MatrixCell
 from assay.measure.statistics import disturbance, spread
+from assay.measure.throttling import CAUSES, described, lost
 from assay.report import grid, units
 from assay.report.curves import Curve, curves
 from assay.report.selection import Selection
 from assay.report.terminal import status_text
-from assay.schema import OWN, Check, Diagnosis, Evidence, Precision, Status, Verdict
+from assay.schema import OWN, Check, Diagnosis, Evidence, Precision, Status, Throttling, Verdict
 from assay.status import PRECEDENCE, REQUIRED
 
 _MARKS = {Verdict.PASSED: ("✔", "green"), Verdict.FAILED: ("✘", "red"), Verdict.NOT_JUDGED: ("?", "cyan")}
@@ -97,6 +98,8 @@ def _parts(cell: MatrixCell) -> Iterator[RenderableType]:
         yield Text()
         yield Text("What was sampled", style="bold")
         yield from _lines(map(_sampled, cell.samples.items()))
+        if cell.throttling:
+            yield from _lines([_throttled(cell.throttling)])
     if grown := list(curves(cell)):
         yield Text()
         yield Text("What grew", style="bold")
@@ -132,6 +135,15 @@ def _sampled(series: tuple[str, Sequence[float]]) -> str:
     shown = {"median": found.p50, "p90": found.p90, "p99": found.p99, "MAD": found.mad}
     parts = ", ".join(f"{key} {units.duration(value)}" for key, value in shown.items() if value is not None)
     return f"{name.replace('_', ' ')}: {parts}, of {len(samples):,} samples{f'; {reason}' if reason else ''}"
+
+
+def _throttled(throttling: Throttling) -> str:
+    """What the system counted meanwhile, and what it does not count."""
+    shares = lost(throttling)
+    told = described(shares) or "nothing is told of what kept the processor away"
+    untold = [cause for cause in CAUSES if cause not in shares and cause != "device"]
+    rest = f"; not told: {', '.join(untold)}" if shares and untold else ""
+    return f"meanwhile, {units.duration(throttling.seconds)}: {told}{rest}"
 
 
 def _grown(curve: Curve) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from assay.matrix import Matrix, MatrixCell
+from assay.measure import throttling
 from assay.measure.statistics import disturbance
 from assay.report import grid, units
 from assay.report.grid import Row
@@ -184,12 +185,16 @@ def _metrics(matrix: Matrix, table: Sequence[Row], columns: Sequence[str]) -> li
 
 
 def _unsettled(table: Sequence[Row], columns: Sequence[str]) -> list[str]:
-    """Why figures with a ~ did not settle."""
+    """Why figures with a ~ did not settle, and what kept cells from the processor."""
+    cells = [(row.label, name, cell) for row in table for name in columns for cell in row.cells.get(name, ())]
     lines = [
-        f"- {safe(row.label)} on {safe(name)}, {safe(series.replace('_', ' '))}: {reason}"
-        for row in table for name in columns for cell in row.cells.get(name, ())
-        for series, samples in cell.samples.items()
+        f"- {safe(label)} on {safe(name)}, {safe(series.replace('_', ' '))}: {reason}"
+        for label, name, cell in cells for series, samples in cell.samples.items()
         if series in cell.metrics and not cell.metrics[series].stable and (reason := disturbance(samples))
+    ]  # fmt: skip
+    lines += [
+        f"- {safe(label)} on {safe(name)}: {reason}"
+        for label, name, cell in cells if (reason := throttling.disturbance(cell.throttling))
     ]  # fmt: skip
     return ["### What did not settle", "\n".join(lines)] if lines else []
 

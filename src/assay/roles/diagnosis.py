@@ -28,10 +28,12 @@ from assay.evidence.layers import Expected, Layers, watched
 from assay.evidence.reference import Reference
 from assay.families.base import Family
 from assay.families.generation import GeneratingFamily
+from assay.machine import threads
 from assay.roles.judge import passes
 from assay.roles.outputs import Outputs
 from assay.roles.phases import PhaseLog
 from assay.schema import Check, Diagnosis, Precision, Verdict
+from assay.torch_threads import use_threads
 
 FOUND = "diagnosis.json"
 """What is known so far, in the role's folder: a stage may take the process down with it."""
@@ -52,6 +54,7 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         A `Diagnosis`.
     """
     phase = PhaseLog(folder / "phases.jsonl")
+    use_threads(threads())
     call = _call(request)
     with phase("reference"):
         answer, expected = _expected(request, call)

@@ -34,6 +34,7 @@ from assay.roles.outputs import Outputs, row
 from assay.roles.phases import PhaseLog
 from assay.schema import Evidence, Precision, Status, Verdict
 from assay.tensor_files import is_small
+from assay.torch_threads import use_threads
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 LAYERS = (agreement, weights, placement, timing, provenance)
@@ -57,15 +58,13 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         user, the `transcript` of one call, if it has one, and the `suspect` that a diagnosis should look into, if a
         check says so.
     """
-    import torch
-
     phase = PhaseLog(folder / "phases.jsonl")
     artifact = Artifact(**request["artifact"])
     family = families.load(artifact.family)
     checkpoint = Path(request["checkpoint"])
     config = json.loads(Path(request["config"]).read_text(encoding="utf-8"))
-    torch.set_num_threads(_threads(checkpoint))
     _reuse_memory()
+    use_threads(_threads(checkpoint))
     with phase("reference"):
         reference = Reference(family, checkpoint)
         # As large as a timed call, and the same in every environment: it tells operations and digests.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from assay.measure.clock import overhead, time_calls, time_decoding
 from assay.measure.probes import Repeats, numbers, repeats
 from assay.measure.processes import adopt_orphans
 from assay.measure.sweep import Growth, Point
+from assay.measure.throttling import Watch
 from assay.roles.outputs import Written, row
 from assay.roles.phases import PhaseLog
 from assay.roles.software import mapped_libraries, seen_running, software
@@ -61,8 +62,7 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     device = Device(**request["device"])
     with backend.open(artifact, device=device, precision=Precision(request["precision"]), phase=phase) as engine:
         if request["measure"]:
-            held = partial(_held, engine, artifact, device)
-            response = _measured(engine, family, challenges, phase, written, backend.preload, held)
+            response = _measured(engine, family, challenges, phase, written, backend.preload, artifact, device)
         else:
             with phase("challenges"):
                 _challenge(engine, written, challenges.of_other_weights())
@@ -84,7 +84,7 @@ def _variants(engine: Engine, challenges: Challenges, written: Written) -> None:
 
 def _measured(
     engine: Engine, family: Family, challenges: Challenges, phase: memory.Peaks, written: Written,
-    runtimes: Sequence[str], held: Callable[[], dict[str, int | None]],
+    runtimes: Sequence[str], artifact: Artifact, device: Device,
 ) -> dict[str, Any]:  # fmt: skip
     first = challenges.timed(-1)
     with phase("first inference"):
@@ -92,13 +92,14 @@ def _measured(
     with phase("challenges"):
         _challenge(engine, written, *challenges.shapes())
         _variants(engine, challenges, written)
+    watch = Watch(device)
     with phase("measure"):
         timed = time_calls(engine.run, challenges.timed, budget=BUDGET, least=LEAST, choose=secrets.randbelow)
         for number, outputs in timed.kept.items():
             written.save(f"timed-{number}", outputs)
         on_device = _device_times(engine, challenges)
     decoding = _decoding(engine, family, challenges, phase, written) if isinstance(family, GeneratingFamily) else None
-    figures = phase.figures() | held()
+    figures = phase.figures() | _held(engine, artifact, device)
     with phase("repeat"):
         pairs = _repeats(engine, family, challenges, median(timed.samples))
     with phase("sweep"):
@@ -106,6 +107,7 @@ def _measured(
         swept = {"batch": points, "length": _lengths(engine, family, challenges)}
         if isinstance(family, GeneratingFamily) and decoding:
             swept["decoding"] = _decoded_batches(engine, family, challenges, median(decoding["steps"]))
+    throttled = watch.seen()
     with phase("trace"):
         written.save("untraced", engine.run(challenges.traced()))
         with seen_running() as ran:
@@ -124,6 +126,7 @@ def _measured(
         "kept": sorted(timed.kept),
         "decoding": decoding,
         "memory": figures,
+        "throttling": throttled.model_dump(),
         "trace": [asdict(operation) for operation in operations],
         "software": found,
     }

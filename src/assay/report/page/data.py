@@ -17,6 +17,7 @@ from pydantic_core import to_json
 
 from assay.evidence import LAYERS
 from assay.matrix import Matrix, MatrixCell
+from assay.measure import throttling
 from assay.records import Record
 from assay.report import explain, grid, units
 from assay.report.curves import curves
@@ -147,7 +148,7 @@ class Packer:
             "phases": self.phases.place([[each.role, each.name] for each in cell.phases]),
             "times": [rounded(each.seconds, 2) for each in cell.phases],
             **self._curves(cell),
-            "notes": [self.texts.place(note) for note in cell.notes],
+            "notes": [self.texts.place(note) for note in _notes(cell)],
             "failure": _kept(failure) | {"log": "\n".join(failure.log.splitlines()[-LOG_LINES:])} if failure else None,
             "diagnosis": _diagnosis(cell.diagnosis) if cell.diagnosis else None,
             "transcript": cell.transcript,
@@ -193,6 +194,10 @@ class Packer:
             "curves": self.curves.place([[each.name, each.axis, each.unit, each.sizes] for each in found]),
             "heights": [rounded(float(f"{value:.1e}")) for each in found for value in each.values],
         }
+
+
+def _notes(cell: MatrixCell) -> list[str]:
+    return list(filter(None, (*cell.notes, throttling.disturbance(cell.throttling))))
 
 
 def _kept(record: Record) -> dict[str, Any]:
