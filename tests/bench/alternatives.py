@@ -1,0 +1,216 @@
+"""What else the runtimes offer, beside what the engines do: `python -m tests.bench.alternatives WHAT [FAMILY ...]`.
+
+    opset     one pass with attention as one operation (opset 24) over attention spelled out (20), in both runtimes
+    hint      items a second with OpenVINO's throughput hint over those with its latency hint, by batch
+    compiled  seconds until a graph can run: compiled anew, and from what the runtime has kept of an earlier time
+
+Of published sizes, in the environment of `nox -s bench`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from assay import backends, checkpoints, families
+from assay.backends import onnx_export
+from assay.backends.base import Artifact, Tensors
+from assay.backends.onnx_export import MODEL_FILE
+from assay.challenge import Challenges, draw_seed
+from assay.machine import threads
+from assay.report.markdown import as_table
+from assay.report.units import duration
+from assay.roles.process import role_environment
+from assay.schema import Precision
+from tests.bench import plan
+from tests.bench.interleaved import SETTLE
+from tests.bench.peers import untimed
+from tests.bench.ratio import Round, ratio
+
+FAMILIES = ("bert", "clip", "wav2vec2", "xclip", "sentence-embeddings")
+"""Of one pass, whose attention is exported as one operation."""
+RUNTIMES = ("openvino", "onnxruntime")
+ROUNDS, BLOCK, FEWEST = 16, 0.3, 4
+"""Of both in turn; seconds of a block, and its calls at the least."""
+BATCHES = (1, 4, 16, 32)
+SECONDS = 1.0
+"""Of one hint at one batch, four times in turn."""
+
+Call = Callable[[Tensors], Tensors]
+Line = tuple[str, ...]
+
+
+def artifact(family: str, opset: int) -> Artifact:
+    """The export of the family's published size under that opset; made in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=plan.quiet) as pool:
+        return pool.submit(_exported, family, opset).result()
+
+
+def _exported(family: str, opset: int) -> Artifact:
+    onnx_export.OPSET = opset
+    return onnx_export.export(checkpoints.local(family, "base"))
+
+
+def inputs(family: str) -> Challenges:
+    """Fresh inputs of any number and batch."""
+    row = families.load(family)
+    return Challenges(row, row.describe(checkpoints.local(family, "base").path), draw_seed())
+
+
+def in_turn(first: Call, second: Call, fresh: Callable[[int], Tensors]) -> list[Round]:
+    """Blocks of calls of both, in turn the one and the other first; no two calls have the same inputs."""
+    for number in range(2):
+        calls = max(FEWEST, round(BLOCK / _seconds(first, fresh(number))))
+    rounds = []
+    for number in range(ROUNDS):
+        found = {}
+        for call in (first, second) if number % 2 else (second, first):
+            time.sleep(SETTLE)
+            start = (2 * number + (call is first)) * (calls + 1) + 2
+            warm, *block = (fresh(start + each) for each in range(calls + 1))
+            call(warm)
+            found[call] = [_seconds(call, each) for each in block]
+        rounds.append((found[first], found[second]))
+    return rounds
+
+
+def _seconds(call: Call, given: Tensors) -> float:
+    started = time.perf_counter()
+    call(given)
+    return time.perf_counter() - started
+
+
+def opset(family: str) -> Iterator[Line]:
+    """Both exports in one process, so that neither was started first."""
+    spelled, whole = artifact(family, 20), artifact(family, 24)
+    fresh = inputs(family).timed
+    for runtime in RUNTIMES:
+        backend = backends.load(runtime)
+        engines = [
+            backend.open(each, device=backend.devices()[0], precision=Precision.F32, phase=untimed)
+            for each in (whole, spelled)
+        ]
+        rounds = in_turn(engines[0].run, engines[1].run, fresh)
+        found = ratio(rounds)
+        times = [duration(median(each for block in side for each in block)) for side in zip(*rounds, strict=True)]
+        yield family, runtime, *times[::-1], f"{found.value:.3f}", f"{found.low:.3f} to {found.high:.3f}", found.verdict
+
+
+def hint(family: str) -> Iterator[Line]:
+    """The same graph, with one request at a time, and with as many as OpenVINO thinks best."""
+    import openvino
+
+    path, challenges, core = _graph(family), inputs(family), openvino.Core()
+    models = {
+        name: core.compile_model(path, "CPU", _properties() | {"PERFORMANCE_HINT": name})
+        for name in ("LATENCY", "THROUGHPUT")
+    }
+    queues = {name: openvino.AsyncInferQueue(model) for name, model in models.items()}
+    for batch in BATCHES:
+        given = [challenges.larger(batch, number) if batch > 1 else challenges.timed(number) for number in range(8)]
+        rates: dict[str, list[float]] = {name: [] for name in queues}
+        for turn in range(5):
+            for name, queue in queues.items():
+                rate = batch * _calls_per_second(queue, given)
+                rates[name] += [rate] if turn else []
+        low, high = (median(each) for each in rates.values())
+        yield family, str(batch), f"{low:.4g}", f"{high:.4g}", f"{high / low:.2f}"
+
+
+def _calls_per_second(queue: Any, given: list[dict[str, np.ndarray]]) -> float:
+    started = time.perf_counter()
+    count = 0
+    while time.perf_counter() - started < SECONDS:
+        queue.start_async(given[count % len(given)], share_inputs=True)
+        count += 1
+    queue.wait_all()
+    return count / (time.perf_counter() - started)
+
+
+def compiled(family: str) -> Iterator[Line]:
+    """Medians of three."""
+    path = _graph(family)
+    with tempfile.TemporaryDirectory() as folder:
+        kept = {"CACHE_DIR": folder}
+        _openvino(path, kept)
+        size = sum(file.stat().st_size for file in Path(folder).iterdir())
+        yield _line(family, "openvino", [lambda: _openvino(path, {}), lambda: _openvino(path, kept)], size)
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder, "saved.onnx")
+        _onnxruntime(path, saved)
+        size = sum(file.stat().st_size for file in Path(folder).iterdir())
+        yield _line(family, "onnxruntime", [lambda: _onnxruntime(path), lambda: _onnxruntime(saved)], size)
+
+
+def _line(family: str, runtime: str, ways: list[Callable[[], None]], size: int) -> Line:
+    times = [[_took(way) for way in ways] for _ in range(3)]
+    anew, kept = (median(each) for each in zip(*times, strict=True))
+    return family, runtime, duration(anew), duration(kept), f"{kept / anew:.2f}", f"{size / 1e6:,.0f} MB"
+
+
+def _took(way: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    way()
+    return time.perf_counter() - started
+
+
+def _openvino(path: Path, kept: dict[str, str]) -> None:
+    import openvino
+
+    openvino.Core().compile_model(path, "CPU", _properties() | kept).create_infer_request()
+
+
+def _onnxruntime(path: Path, save: Path | None = None) -> None:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads()
+    options.log_severity_level = 3
+    if save:
+        options.optimized_model_filepath = str(save)
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "saved.data")
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _graph(family: str) -> Path:
+    return Path(artifact(family, onnx_export.OPSET).path) / MODEL_FILE
+
+
+def _properties() -> dict[str, Any]:
+    return {
+        "INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "INFERENCE_NUM_THREADS": threads(),
+        "PERFORMANCE_HINT": "LATENCY", "EXECUTION_MODE_HINT": "ACCURACY",
+    }  # fmt: skip
+
+
+WHAT: dict[str, tuple[Callable[[str], Iterator[Line]], Line]] = {
+    "opset": (opset, ("family", "runtime", "opset 20", "opset 24", "ratio", "95 % interval", "opset 24 is")),
+    "hint": (hint, ("family", "batch", "latency hint, items/s", "throughput hint, items/s", "ratio")),
+    "compiled": (compiled, ("family", "runtime", "compiled anew", "kept", "ratio", "on disk")),
+}
+
+
+def main(arguments: list[str]) -> None:
+    """Print the table."""
+    os.environ |= role_environment(spins=True)
+    way, head = WHAT[arguments[0]]
+    lines = []
+    for family in arguments[1:] or FAMILIES:
+        for line in way(family):
+            lines.append(line)
+            print(" ".join(line), file=sys.stderr, flush=True)
+    print(as_table(head, lines))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
