@@ -59,6 +59,42 @@ def graph(
     return openvino.Model(outputs, [queries, keys, values])
 
 
+def read(other: Callable[[Any], Any] = same, *, causal: bool = False, readers: int = 0) -> Any:
+    """Attention of opset 24 as OpenVINO reads it: the mask fitted to the keys, and zeros for what is no number."""
+    queries, keys, values = (
+        ops.parameter([-1, HEADS, -1, SIZE], np.float32, name=name) for name in ("queries", "keys", "values")
+    )
+    mask = ops.constant(np.linspace(-1, 1, 7, dtype=np.float32).reshape(1, 1, 1, 7))
+    fitted = ops.pad(mask, [0, 0, 0, 0], ops.constant([0, 0, 0, 0]), "constant", ops.constant(np.float32(-np.inf)))
+    scale = ops.convert_like(ops.constant(np.float32(0.3)), queries)
+    one = ops.scaled_dot_product_attention(queries, keys, values, fitted, scale, causal=causal)
+    zero = ops.convert_like(ops.constant(np.float32(0)), one)
+    chosen = ops.select(ops.is_nan(other(one)), zero, one)
+    return openvino.Model([chosen, *(ops.relu(one) for _ in range(readers))], [queries, keys, values])
+
+
+def test_what_the_reader_puts_around_attention_is_taken_away() -> None:
+    whole, bare = read(), read()
+    assert fuse_attention(bare) == 1
+    kinds = [node.get_type_name() for node in bare.get_ops()]
+    assert kinds.count("ScaledDotProductAttention") == 1
+    assert not {"Pad", "Select", "IsNaN", "ConvertLike"} & set(kinds)
+    np.testing.assert_allclose(answers(bare)[0], answers(whole)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("made", [lambda: read(readers=1), lambda: read(ops.relu)], ids=["read twice", "of another"])
+def test_a_choice_that_is_another_stays(made: Callable[[], Any]) -> None:
+    whole, bare = made(), made()
+    assert fuse_attention(bare) == 1
+    assert {"Select", "IsNaN"} <= {node.get_type_name() for node in bare.get_ops()}
+    for mine, theirs in zip(answers(bare), answers(whole), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-5)
+
+
+def test_causal_attention_is_left_alone() -> None:
+    assert fuse_attention(read(causal=True)) == 0
+
+
 def repeated(some: Any, heads: int) -> Any:
     if heads == HEADS:
         return some

@@ -1,10 +1,11 @@
 """What else the runtimes offer, beside what the engines do: `python -m tests.bench.alternatives WHAT [FAMILY ...]`.
 
     opset     one pass with attention as one operation (opset 24) over attention spelled out (20), in both runtimes
+    steps     the same of a step of decoding, at test size and at published size
     hint      items a second with OpenVINO's throughput hint over those with its latency hint, by batch
     compiled  seconds until a graph can run: compiled anew, and from what the runtime has kept of an earlier time
 
-Of published sizes, in the environment of `nox -s bench`.
+Of published sizes unless it says otherwise, in the environment of `nox -s bench`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,9 +25,10 @@ import numpy as np
 
 from assay import backends, checkpoints, families
 from assay.backends import onnx_export
-from assay.backends.base import Artifact, Tensors
+from assay.backends.base import Artifact, Engine, Tensors
 from assay.backends.onnx_export import MODEL_FILE
 from assay.challenge import Challenges, draw_seed
+from assay.decoding import decode
 from assay.machine import threads
 from assay.report.markdown import as_table
 from assay.report.units import duration
@@ -40,8 +42,10 @@ from tests.bench.ratio import Round, ratio
 FAMILIES = ("bert", "clip", "wav2vec2", "xclip", "sentence-embeddings")
 """Of one pass, whose attention is exported as one operation."""
 RUNTIMES = ("openvino", "onnxruntime")
-ROUNDS, BLOCK, FEWEST = 16, 0.3, 4
+ROUNDS, BLOCK, FEWEST = 8, 0.3, 4
 """Of both in turn; seconds of a block, and its calls at the least."""
+STEPS = 32
+"""Of a sequence."""
 BATCHES = (1, 4, 16, 32)
 SECONDS = 1.0
 """Of one hint at one batch, four times in turn."""
@@ -50,36 +54,43 @@ Call = Callable[[Tensors], Tensors]
 Line = tuple[str, ...]
 
 
-def artifact(family: str, opset: int) -> Artifact:
-    """The export of the family's published size under that opset; made in a process of its own."""
+def artifact(family: str, opset: int, size: str = "base") -> Artifact:
+    """The export of a test model, all of it under that opset; made in a process of its own."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=plan.quiet) as pool:
-        return pool.submit(_exported, family, opset).result()
+        return pool.submit(_exported, family, opset, size).result()
 
 
-def _exported(family: str, opset: int) -> Artifact:
+def _exported(family: str, opset: int, size: str) -> Artifact:
     onnx_export.OPSET = opset
-    return onnx_export.export(checkpoints.local(family, "base"))
+    return onnx_export.export(checkpoints.local(family, size))
 
 
-def inputs(family: str) -> Challenges:
+def inputs(family: str, size: str = "base") -> Challenges:
     """Fresh inputs of any number and batch."""
     row = families.load(family)
-    return Challenges(row, row.describe(checkpoints.local(family, "base").path), draw_seed())
+    return Challenges(row, row.describe(checkpoints.local(family, size).path), draw_seed())
+
+
+def engines(runtime: str, artifacts: Sequence[Artifact]) -> list[Engine]:
+    """Of one runtime, in this process."""
+    backend = backends.load(runtime)
+    return [
+        backend.open(each, device=backend.devices()[0], precision=Precision.F32, phase=untimed) for each in artifacts
+    ]
 
 
 def in_turn(first: Call, second: Call, fresh: Callable[[int], Tensors]) -> list[Round]:
     """Blocks of calls of both, in turn the one and the other first; no two calls have the same inputs."""
-    for number in range(2):
-        calls = max(FEWEST, round(BLOCK / _seconds(first, fresh(number))))
+    warm = [_seconds(call, fresh(number)) for number, call in enumerate((first, second, first))]
+    calls = max(FEWEST, round(BLOCK / warm[-1]))
     rounds = []
     for number in range(ROUNDS):
         found = {}
         for call in (first, second) if number % 2 else (second, first):
             time.sleep(SETTLE)
-            start = (2 * number + (call is first)) * (calls + 1) + 2
-            warm, *block = (fresh(start + each) for each in range(calls + 1))
-            call(warm)
-            found[call] = [_seconds(call, each) for each in block]
+            start = len(warm) + (2 * number + (call is first)) * (calls + 1)
+            block = [fresh(start + each) for each in range(calls + 1)]
+            found[call] = [_seconds(call, each) for each in block][1:]
         rounds.append((found[first], found[second]))
     return rounds
 
@@ -91,19 +102,42 @@ def _seconds(call: Call, given: Tensors) -> float:
 
 
 def opset(family: str) -> Iterator[Line]:
-    """Both exports in one process, so that neither was started first."""
-    spelled, whole = artifact(family, 20), artifact(family, 24)
+    """Both exports in one process, in turn the one and the other opened first, which costs 1 or 2 %."""
+    artifacts = [artifact(family, opset) for opset in (24, 20)]
     fresh = inputs(family).timed
     for runtime in RUNTIMES:
-        backend = backends.load(runtime)
-        engines = [
-            backend.open(each, device=backend.devices()[0], precision=Precision.F32, phase=untimed)
-            for each in (whole, spelled)
-        ]
-        rounds = in_turn(engines[0].run, engines[1].run, fresh)
-        found = ratio(rounds)
-        times = [duration(median(each for block in side for each in block)) for side in zip(*rounds, strict=True)]
-        yield family, runtime, *times[::-1], f"{found.value:.3f}", f"{found.low:.3f} to {found.high:.3f}", found.verdict
+        rounds = []
+        for order in (1, -1):
+            whole, spelled = engines(runtime, artifacts[::order])[::order]
+            rounds += in_turn(whole.run, spelled.run, fresh)
+        yield family, runtime, *_compared(rounds)
+
+
+def steps(family: str) -> Iterator[Line]:
+    """The same, a sequence a block."""
+    for size in ("tiny", "base"):
+        artifacts = [artifact(family, opset, size) for opset in (24, 20)]
+        prompts = inputs(family, size)
+        for runtime in RUNTIMES:
+            rounds = []
+            for order in (1, -1):
+                pair = engines(runtime, artifacts[::order])[::order]
+                rounds += [_decoded(pair, prompts, number) for number in range(ROUNDS + 1)][1:]
+            yield family, f"{runtime}, {size}", *_compared(rounds)
+
+
+def _decoded(pair: Sequence[Engine], prompts: Challenges, number: int) -> Round:
+    found = {
+        engine: decode(engine, prompts.decoded(2 * number + turn), STEPS).steps
+        for turn, engine in enumerate(pair if number % 2 else pair[::-1])
+    }
+    return found[pair[0]], found[pair[1]]
+
+
+def _compared(rounds: list[Round]) -> Line:
+    found = ratio(rounds)
+    times = [duration(median(each for block in side for each in block)) for side in zip(*rounds, strict=True)]
+    return *times[::-1], f"{found.value:.3f}", f"{found.low:.3f} to {found.high:.3f}", found.verdict
 
 
 def hint(family: str) -> Iterator[Line]:
@@ -193,8 +227,10 @@ def _properties() -> dict[str, Any]:
     }  # fmt: skip
 
 
+OPSETS = ("family", "runtime", "opset 20", "opset 24", "ratio", "95 % interval", "opset 24 is")
 WHAT: dict[str, tuple[Callable[[str], Iterator[Line]], Line]] = {
-    "opset": (opset, ("family", "runtime", "opset 20", "opset 24", "ratio", "95 % interval", "opset 24 is")),
+    "opset": (opset, OPSETS),
+    "steps": (steps, OPSETS),
     "hint": (hint, ("family", "batch", "latency hint, items/s", "throughput hint, items/s", "ratio")),
     "compiled": (compiled, ("family", "runtime", "compiled anew", "kept", "ratio", "on disk")),
 }

@@ -36,9 +36,8 @@ MODEL_FILE = "model.onnx"
 """The one graph, or the decoder's where there are two."""
 ENCODER_FILE = "encoder.onnx"
 MANIFEST = cache.MARKERS["exports"]
-OPSET, STEP_OPSET = 24, 20
-"""Of a graph for one pass, and of one that keeps a cache. From 23 on attention is one operation, which ONNX Runtime
-computes up to a tenth faster; at 20 it is spelled out, and no runtime puts a quantised cache behind it by itself."""
+OPSET = 24
+"""From 23 on attention is one operation: ONNX Runtime computes it faster, and OpenVINO is told what it is."""
 _PACKAGES = ("torch", "transformers", "onnx", "onnxscript")
 
 
@@ -144,7 +143,7 @@ def _recipe(family: Family, checkpoint: Checkpoint) -> dict[str, Any]:
     return {
         "checkpoint": checkpoint.sha256,
         "family": family.id,
-        "opset": [OPSET, STEP_OPSET],
+        "opset": OPSET,
         "packages": {name: version(name) for name in _PACKAGES},
         "source": hashlib.sha256(source).hexdigest(),
     }
@@ -177,8 +176,7 @@ def exported(graph: Graph) -> Any:
 
     # AUTO and not DYNAMIC: an axis that the model's own arithmetic fixes is exported as fixed, not refused.
     shapes = {name: dict.fromkeys(axes, torch.export.Dim.AUTO) for name, axes in graph.dynamic.items()}
-    opset = STEP_OPSET if any(name.startswith("past_") for name in graph.sample) else OPSET
-    config = OnnxConfig(dynamic=True, dynamic_shapes=shapes, optimize=False, opset_version=opset)
+    config = OnnxConfig(dynamic=True, dynamic_shapes=shapes, optimize=False, opset_version=OPSET)
     try:
         # Tracing makes millions of objects that stay, among which the collector would look for garbage again and again.
         with torch.no_grad(), uncollected():

@@ -114,9 +114,9 @@ class OpenVino(OnnxBackend):
             return Graph(core.compile_model(model, device.kind.upper(), properties))
 
         with phase("compile"):
+            fuse_attention(model)
             if not isinstance(family, GeneratingFamily):
                 return OpenVinoEngine(compiled(model))
-            fuse_attention(model)  # nothing is left to do where weights were quantised
             keep_cache(model, family.target)
             return OpenVinoDecoder(family, compiled(model), compiled(encoder) if encoder else None)
 

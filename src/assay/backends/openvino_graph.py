@@ -1,7 +1,8 @@
-"""What OpenVINO is told of a decoder before it compiles it: where attention is, and that the cache is a state.
+"""What OpenVINO is told of a graph before it compiles it: where attention is, and that a decoder's cache is a state.
 
-An export of opset 20 spells attention out, and so transposes and scales all keys at every step. Said in one operation,
-with a state behind it whose rows can be reordered, OpenVINO appends to the cache in place.
+The reader of ONNX puts conditions around attention, and some models spell it out, which transposes and scales all keys
+at every step. Said in one operation, with a state behind it whose rows can be reordered, OpenVINO appends to the cache
+in place.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ class _Attention:
 
 
 def fuse_attention(model: Any) -> int:
-    """Put one operation in place of every attention that is spelled out; how many there were.
+    """Put one operation in place of every attention, as it was read or spelled out; how many there were.
 
     Whatever is not recognised to the last operation stays as it is.
     """
     from openvino import opset13 as ops
 
-    found = [each for node in model.get_ordered_ops() if _is(node, "Softmax") and (each := _attention(node))]
+    found = [each for node in model.get_ordered_ops() if (each := _attention(node) or _read(node))]
     for each in found:
         mask = each.mask or ops.constant(np.float32(0))
         one = ops.scaled_dot_product_attention(
@@ -94,8 +95,37 @@ def keep_cache(model: Any, tokens: str) -> None:
     model.validate_nodes_and_infer_types()
 
 
+def _read(node: Any) -> _Attention | None:
+    """Attention that was one operation before, without what the reader of ONNX puts around it.
+
+    It fits masks to the length of the keys, though the exporter's are as long, and has zeros in place of what attends
+    to nothing, which a softmax that is spelled out has not either.
+    """
+    if not _is(node, "ScaledDotProductAttention") or node.get_attributes()["causal"] or node.get_input_size() != 5:
+        return None
+    queries, keys, values, mask, factor = node.input_values()
+    scale = _number(factor.get_node())
+    if _is(mask.get_node(), "Pad"):
+        mask = mask.get_node().input_value(0)
+    return None if scale is None else _Attention(queries, keys, values, mask, scale, _guarded(node))
+
+
+def _guarded(node: Any) -> Any:
+    """The choice between a node and zero, by whether it is a number, where that is all that is made of it."""
+    readers = [port.get_node() for port in node.output(0).get_target_inputs()]
+    choices = [each for each in readers if _is(each, "Select") and _is(each.input_value(0).get_node(), "IsNaN")]
+    others = [
+        each for each in readers if each not in choices and not _is(each, "IsNaN") and not _is(each, "ConvertLike")
+    ]
+    if len(choices) != 1 or others or _number(choices[0].input_value(1).get_node()) != 0:
+        return node
+    return choices[0]
+
+
 def _attention(softmax: Any) -> _Attention | None:
     """The attention around a softmax: `softmax(scale * queries @ keys.T + mask) @ values`."""
+    if not _is(softmax, "Softmax"):
+        return None
     readers = [port.get_node() for port in softmax.output(0).get_target_inputs()]
     if len(readers) != 1 or not _product(readers[0]) or readers[0].input_value(0).get_node() != softmax:
         return None

@@ -13,33 +13,27 @@ from typing import Any
 
 import numpy as np
 
-from assay import families
 from assay.backends import openvino_graph
 from assay.backends.base import Artifact
-from assay.backends.onnx_export import MODEL_FILE
 from assay.backends.quantised import Codes, Numbers, made_once
-from assay.families.generation import GeneratingFamily
 
 
 def quantised(export: Artifact) -> Artifact:
     """An exported model with its weights in int8."""
-    generates = isinstance(families.load(export.family), GeneratingFamily)
 
     def quantise(source: Path, folder: Path) -> None:
-        decodes = generates and source.name == MODEL_FILE
-        _quantise(source, folder / source.with_suffix(".xml").name, decodes=decodes)
+        _quantise(source, folder / source.with_suffix(".xml").name)
 
     return made_once(export, "openvino", ("nncf", "openvino"), (__file__, openvino_graph.__file__), quantise)
 
 
-def _quantise(source: Path, target: Path, *, decodes: bool) -> None:
+def _quantise(source: Path, target: Path) -> None:
     os.environ["NNCF_CI"] = "1"  # or it tells its makers of every call, over the network
     import nncf
     import openvino
 
     model = openvino.Core().read_model(source)
-    if decodes:
-        openvino_graph.fuse_attention(model)
+    openvino_graph.fuse_attention(model)
     openvino_graph.turn_weights(model)
     model = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
     openvino.save_model(model, target, compress_to_fp16=False)
