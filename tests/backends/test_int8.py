@@ -198,7 +198,7 @@ def test_nobody_is_told(tmp_path: Path) -> None:
     program = f"""
 from pathlib import Path
 from assay.backends import openvino_int8
-openvino_int8._quantise(Path({export.path!r}) / "model.onnx", Path({str(tmp_path)!r}) / "model.xml", decodes=False)
+openvino_int8._quantise(Path({export.path!r}) / "model.onnx", Path({str(tmp_path)!r}) / "model.xml")
 from nncf.telemetry import wrapper
 print(type(wrapper.telemetry).__name__)
 """

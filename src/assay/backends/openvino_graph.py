@@ -104,10 +104,11 @@ def _read(node: Any) -> _Attention | None:
     if not _is(node, "ScaledDotProductAttention") or node.get_attributes()["causal"] or node.get_input_size() != 5:
         return None
     queries, keys, values, mask, factor = node.input_values()
-    scale = _number(factor.get_node())
-    if _is(mask.get_node(), "Pad"):
-        mask = mask.get_node().input_value(0)
-    return None if scale is None else _Attention(queries, keys, values, mask, scale, _guarded(node))
+    scale, padded, result = _number(factor.get_node()), _is(mask.get_node(), "Pad"), _guarded(node)
+    bare = not padded and result == node and _is(factor.get_node(), "Constant")
+    if scale is None or bare:
+        return None
+    return _Attention(queries, keys, values, mask.get_node().input_value(0) if padded else mask, scale, result)
 
 
 def _guarded(node: Any) -> Any:
