@@ -79,16 +79,14 @@ def engines(runtime: str, artifacts: Sequence[Artifact]) -> list[Engine]:
     ]
 
 
-def in_turn(first: Call, second: Call, fresh: Callable[[int], Tensors]) -> list[Round]:
+def in_turn(first: Call, second: Call, fresh: Callable[[int], Tensors], numbers: range, calls: int) -> list[Round]:
     """Blocks of calls of both, in turn the one and the other first; no two calls have the same inputs."""
-    warm = [_seconds(call, fresh(number)) for number, call in enumerate((first, second, first))]
-    calls = max(FEWEST, round(BLOCK / warm[-1]))
     rounds = []
-    for number in range(ROUNDS):
+    for number in numbers:
         found = {}
         for call in (first, second) if number % 2 else (second, first):
             time.sleep(SETTLE)
-            start = len(warm) + (2 * number + (call is first)) * (calls + 1)
+            start = (2 * number + (call is first)) * (calls + 1)
             block = [fresh(start + each) for each in range(calls + 1)]
             found[call] = [_seconds(call, each) for each in block][1:]
         rounds.append((found[first], found[second]))
@@ -106,10 +104,12 @@ def opset(family: str) -> Iterator[Line]:
     artifacts = [artifact(family, opset) for opset in (24, 20)]
     fresh = inputs(family).timed
     for runtime in RUNTIMES:
-        rounds = []
-        for order in (1, -1):
-            whole, spelled = engines(runtime, artifacts[::order])[::order]
-            rounds += in_turn(whole.run, spelled.run, fresh)
+        rounds, calls = [], 0
+        for turn, order in enumerate((1, -1)):
+            whole, spelled = (engine.run for engine in engines(runtime, artifacts[::order])[::order])
+            warm = [_seconds(whole, fresh(-number)) for number in (1, 2, 3)]
+            calls = calls or max(FEWEST, round(BLOCK / warm[-1]))
+            rounds += in_turn(whole, spelled, fresh, range(turn * ROUNDS, (turn + 1) * ROUNDS), calls)
         yield family, runtime, *_compared(rounds)
 
 
