@@ -93,9 +93,9 @@ def in_turn(first: Call, second: Call, fresh: Callable[[int], Tensors], numbers:
     return rounds
 
 
-def _seconds(call: Call, given: Tensors) -> float:
+def _seconds(call: Callable[..., object], *given: Tensors) -> float:
     started = time.perf_counter()
-    call(given)
+    call(*given)
     return time.perf_counter() - started
 
 
@@ -187,15 +187,9 @@ def compiled(family: str) -> Iterator[Line]:
 
 
 def _line(family: str, runtime: str, ways: list[Callable[[], None]], size: int) -> Line:
-    times = [[_took(way) for way in ways] for _ in range(3)]
+    times = [[_seconds(way) for way in ways] for _ in range(3)]
     anew, kept = (median(each) for each in zip(*times, strict=True))
     return family, runtime, duration(anew), duration(kept), f"{kept / anew:.2f}", f"{size / 1e6:,.0f} MB"
-
-
-def _took(way: Callable[[], None]) -> float:
-    started = time.perf_counter()
-    way()
-    return time.perf_counter() - started
 
 
 def _openvino(path: Path, kept: dict[str, str]) -> None:

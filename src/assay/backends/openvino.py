@@ -114,7 +114,8 @@ class OpenVino(OnnxBackend):
             return Graph(core.compile_model(model, device.kind.upper(), properties))
 
         with phase("compile"):
-            fuse_attention(model)
+            for each in filter(None, (model, encoder)):
+                fuse_attention(each)
             if not isinstance(family, GeneratingFamily):
                 return OpenVinoEngine(compiled(model))
             keep_cache(model, family.target)

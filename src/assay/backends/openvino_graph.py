@@ -115,9 +115,7 @@ def _guarded(node: Any) -> Any:
     """The choice between a node and zero, by whether it is a number, where that is all that is made of it."""
     readers = [port.get_node() for port in node.output(0).get_target_inputs()]
     choices = [each for each in readers if _is(each, "Select") and _is(each.input_value(0).get_node(), "IsNaN")]
-    others = [
-        each for each in readers if each not in choices and not _is(each, "IsNaN") and not _is(each, "ConvertLike")
-    ]
+    others = {each.get_type_name() for each in readers if each not in choices} - {"IsNaN", "ConvertLike"}
     if len(choices) != 1 or others or _number(choices[0].input_value(1).get_node()) != 0:
         return node
     return choices[0]
