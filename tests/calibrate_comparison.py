@@ -21,7 +21,8 @@ from scipy.stats import mannwhitneyu
 from assay.compare import Side, compare
 from assay.merge import merge
 from assay.report_files import read
-from assay.schema import Cell, SessionReport
+from assay.schema import Cell
+from assay.session_report import SessionReport
 
 Pair = tuple[Sequence[SessionReport], Sequence[SessionReport]]
 METRIC = "latency"

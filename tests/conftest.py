@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from assay.schema import SessionReport
+from assay.session_report import SessionReport
 from tests.trial.impostors import installed
 
 # The same cases every time, and no time limit: a busy machine is no bug.

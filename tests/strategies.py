@@ -18,18 +18,16 @@ from assay.schema import (
     Check,
     CheckpointRef,
     Diagnosis,
-    Environment,
     Evidence,
     Failure,
     Layer,
-    Machine,
     Metric,
     Precision,
-    SessionReport,
     Swept,
     Unavailability,
     Workload,
 )
+from assay.session_report import Environment, Machine, SessionReport
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 WORKLOADS = (

@@ -11,7 +11,8 @@ from safetensors.numpy import load_file, save_file
 from assay import checkpoints, families, session, tensor_files
 from assay.errors import UsageError
 from assay.plan import make_plan
-from assay.schema import Layer, SessionReport, Status
+from assay.schema import Layer, Status
+from assay.session_report import SessionReport
 from tests import strategies as make
 from tests import zoo
 from tests.conftest import Assay, report_in

@@ -16,7 +16,8 @@ import pytest
 from assay import cli
 from assay.matrix import Matrix
 from assay.progress import PlainProgress, QuietProgress, choose, summary
-from assay.schema import Cell, Layer, SessionReport, Status
+from assay.schema import Cell, Layer, Status
+from assay.session_report import SessionReport
 from tests import strategies as make
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

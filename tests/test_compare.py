@@ -18,7 +18,8 @@ from assay.compare import Comparison, Side, compare, read
 from assay.matrix import Matrix, MatrixCell
 from assay.merge import merge
 from assay.pairing import pairs
-from assay.schema import Cell, Check, Layer, Metric, Precision, SessionReport, Status
+from assay.schema import Cell, Check, Layer, Metric, Precision, Status
+from assay.session_report import SessionReport
 from assay.status import conclude
 from tests import strategies as make
 

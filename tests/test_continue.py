@@ -18,8 +18,9 @@ from assay.plan import Place, Plan, make_plan
 from assay.progress import QuietProgress
 from assay.roles.process import role_environment
 from assay.schedule import Work
-from assay.schema import FLOATS, Cell, Precision, SessionReport, Status
+from assay.schema import FLOATS, Cell, Precision, Status
 from assay.session import run_session
+from assay.session_report import SessionReport
 from tests import strategies as make
 from tests.conftest import report_in
 

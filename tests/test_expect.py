@@ -15,7 +15,8 @@ from assay import expect
 from assay.errors import UsageError
 from assay.known_failures import KnownFailure, KnownFailures
 from assay.merge import merge
-from assay.schema import Cell, Layer, SessionReport, Status
+from assay.schema import Cell, Layer, Status
+from assay.session_report import SessionReport
 from tests import strategies as make
 
 INACCURATE = make.evidence({(Layer.AGREEMENT, "error"): False})

@@ -11,7 +11,8 @@ import pytest
 
 from assay import checkpoints, families, figures
 from assay.measure.roofline import best
-from assay.schema import MachinePeak, Metric, Precision, Workload
+from assay.schema import Metric, Precision, Workload
+from assay.session_report import MachinePeak
 
 PEAK = MachinePeak(
     at="2026-01-01T00:00:00+00:00", bandwidth=best({"sum": 1e10}),

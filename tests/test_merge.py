@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from assay import backends
 from assay.matrix import Matrix, MatrixCell
 from assay.merge import merge
-from assay.schema import Cell, Digest, Layer, Precision, SessionReport, Status, Throttling
+from assay.schema import Cell, Digest, Layer, Precision, Status, Throttling
+from assay.session_report import SessionReport
 from tests import strategies as make
 
 FAMILIES, BACKENDS = make.FAMILIES, make.BACKENDS

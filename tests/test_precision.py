@@ -10,7 +10,8 @@ import pytest
 
 from assay.cli import main
 from assay.matrix import Matrix
-from assay.schema import FLOATS, Cell, Check, Layer, Precision, SessionReport, Status
+from assay.schema import FLOATS, Cell, Check, Layer, Precision, Status
+from assay.session_report import SessionReport
 from tests.conftest import Assay, report_in
 
 EPSILON = {Precision.F32: 2.0**-24, Precision.BF16: 2.0**-8, Precision.F16: 2.0**-11}

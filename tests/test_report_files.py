@@ -11,7 +11,8 @@ import pytest
 from assay.errors import UsageError
 from assay.matrix import Matrix
 from assay.report_files import read, read_matrix
-from assay.schema import Layer, SessionReport, Status
+from assay.schema import Layer, Status
+from assay.session_report import SessionReport
 from tests import strategies as make
 
 

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from assay.matrix import Matrix
 from assay.merge import merge
-from assay.schema import Cell, Check, Diagnosis, Evidence, Layer, Metric, SessionReport, Status, Verdict
+from assay.schema import Cell, Check, Diagnosis, Evidence, Layer, Metric, Status, Verdict
+from assay.session_report import SessionReport
 from tests import strategies as make
 
 

@@ -18,7 +18,8 @@ from assay.attestation import RESULTS, statement, unattestable
 from assay.cli import main
 from assay.errors import UsageError
 from assay.matrix import MatrixCell
-from assay.schema import SessionReport, Status
+from assay.schema import Status
+from assay.session_report import SessionReport
 from assay.signing import PrivateKey, private_key
 from assay.verification import Checked, verify
 from tests import strategies as make

@@ -17,18 +17,8 @@ from assay.installed import Findings, Installation, source_file
 from assay.plan import SIZES, Place, Plan
 from assay.roles.process import Answer, OnPhase, Request, RoleFailed
 from assay.schedule import Work
-from assay.schema import (
-    Cell,
-    CheckpointRef,
-    Diagnosis,
-    Digest,
-    Evidence,
-    MachinePeak,
-    Phase,
-    Status,
-    Throttling,
-    Unavailability,
-)
+from assay.schema import Cell, CheckpointRef, Diagnosis, Digest, Evidence, Phase, Status, Throttling, Unavailability
+from assay.session_report import MachinePeak
 from assay.tensor_files import is_small
 
 # numpy imports its random package at the first use, which would be in a timed phase of every role.

@@ -369,7 +369,7 @@ def _schema(arguments: argparse.Namespace) -> int:
     from assay.known_failures import KnownFailures
     from assay.matrix import Matrix
     from assay.records import Record
-    from assay.schema import SessionReport
+    from assay.session_report import SessionReport
 
     records: dict[str, type[Record]] = {"session": SessionReport, "matrix": Matrix, "expected": KnownFailures}
     if arguments.record not in records:

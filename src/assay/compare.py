@@ -23,7 +23,8 @@ from assay.pairing import Pair, by_weights, pairs, unmet, weights
 from assay.plan import SIZES
 from assay.report import grid
 from assay.report.names import names
-from assay.schema import OWN, Metric, Precision, SessionReport, Status
+from assay.schema import OWN, Metric, Precision, Status
+from assay.session_report import SessionReport
 
 UNCOMPARED = frozenset({"throughput_batch", "knee_batch", "harness_time"})
 """Where a sweep ended, and what the clock takes: neither says that a backend became better or worse."""

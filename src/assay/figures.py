@@ -11,7 +11,8 @@ from assay.families.base import Config, Family, rate
 from assay.families.generation import GeneratingFamily
 from assay.measure.statistics import duration, once
 from assay.measure.sweep import knee
-from assay.schema import MachinePeak, Metric, Phase, Precision, Swept
+from assay.schema import Metric, Phase, Precision, Swept
+from assay.session_report import MachinePeak
 
 WIDTH = {Precision.F32: 4, Precision.BF16: 2, Precision.F16: 2, Precision.INT8: 1}
 """Bytes of a number of a weight matrix; of any other, those of the precision's arithmetic."""

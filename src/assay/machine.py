@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import psutil
 
 from assay import __version__
-from assay.schema import Environment, Machine
+from assay.session_report import Environment, Machine
 
 
 def threads() -> int:

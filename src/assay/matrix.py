@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from assay.records import Record, Timestamp
-from assay.schema import SCHEMA_VERSION, Cell, Environment, Machine, MachinePeak
+from assay.schema import SCHEMA_VERSION, Cell
+from assay.session_report import Environment, Machine, MachinePeak
 
 
 class SessionRef(Record):

@@ -14,7 +14,8 @@ from assay.evidence.digest import groups
 from assay.matrix import Matrix, MatrixCell, SessionRef
 from assay.measure import throttling
 from assay.measure.roofline import disturbance
-from assay.schema import OWN, Cell, CheckpointRef, Precision, SessionReport
+from assay.schema import OWN, Cell, CheckpointRef, Precision
+from assay.session_report import SessionReport
 
 SIZES = ("tiny", "base", OWN)
 """The order of sizes; others follow, by name."""

@@ -11,7 +11,8 @@ from typing import Any
 from assay.errors import UsageError
 from assay.plan import Plan
 from assay.report_files import Unreadable, load
-from assay.schema import OWN, Cell, Precision, SessionReport, Verdict
+from assay.schema import OWN, Cell, Precision, Verdict
+from assay.session_report import SessionReport
 
 
 def recorded(path: Path, backend: str, family: str, precision: str | None = None) -> Cell:

@@ -14,7 +14,8 @@ from pydantic_core import from_json
 from assay.errors import UsageError
 from assay.known_failures import KnownFailures
 from assay.matrix import Matrix
-from assay.schema import SCHEMA_VERSION, SessionReport
+from assay.schema import SCHEMA_VERSION
+from assay.session_report import SessionReport
 
 _KINDS = {"planned": "session report", "known_failures": "list of known failures", "cells": "matrix"}
 """What a file is, by the first of these keys that it has."""

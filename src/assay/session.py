@@ -26,7 +26,8 @@ from assay.plan import Place, Plan
 from assay.progress import Progress
 from assay.roles.process import OnPhase, Request, RoleFailed, Server, ServerGone, Servers
 from assay.schedule import Schedule, width
-from assay.schema import Cell, MachinePeak, Precision, SessionReport, Status, Unavailability
+from assay.schema import Cell, Precision, Status, Unavailability
+from assay.session_report import MachinePeak, SessionReport
 
 _SAME = ("backend", "planned", "precisions", "asked_device", "machine", "environment")
 """What two reports must have in common for one to go on with the other."""

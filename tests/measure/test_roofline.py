@@ -10,7 +10,8 @@ from assay.devices import cpu_device
 from assay.measure import roofline
 from assay.measure.peak import peak
 from assay.measure.roofline import best, disturbance
-from assay.schema import MachinePeak, Precision
+from assay.schema import Precision
+from assay.session_report import MachinePeak
 
 
 def test_a_product_reaches_a_part_of_what_the_make_allows() -> None:

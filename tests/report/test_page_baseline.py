@@ -17,7 +17,8 @@ from assay.compare import Side, compare
 from assay.matrix import Matrix
 from assay.report import comparison, page
 from assay.report.page.difference import GLYPHS
-from assay.schema import Cell, Layer, Metric, SessionReport
+from assay.schema import Cell, Layer, Metric
+from assay.session_report import SessionReport
 from tests import strategies as make
 from tests.report.conftest import PHONE, PICTURES, Open
 from tests.report.many_cells import later, many

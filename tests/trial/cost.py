@@ -15,7 +15,8 @@ from pathlib import Path
 from statistics import median
 
 from assay.report.markdown import as_table
-from assay.schema import Cell, Phase, SessionReport
+from assay.schema import Cell, Phase
+from assay.session_report import SessionReport
 
 PLAIN = frozenset({
     ("builder", "checkpoint"), ("builder", "export"), ("runner", "load"), ("runner", "compile"),

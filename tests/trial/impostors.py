@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assay.machine import threads
-from assay.schema import Cell, Precision, SessionReport, Status
+from assay.schema import Cell, Precision, Status
+from assay.session_report import SessionReport
 
 FOLDER = Path(__file__).parents[1] / "impostors"
 LIMIT = 900

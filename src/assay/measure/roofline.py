@@ -17,7 +17,8 @@ import psutil
 
 from assay.devices import Device
 from assay.machine import threads
-from assay.schema import MachinePeak, Precision, Rate
+from assay.schema import Precision
+from assay.session_report import MachinePeak, Rate
 
 SIZES = (1024, 2048, 4096, 8192)
 """Rows and columns of the matrices, up to the first whose product takes long enough."""
