@@ -6,7 +6,10 @@ import base64
 import hashlib
 import json
 import sysconfig
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -182,3 +185,23 @@ def test_records_count_as_they_were_when_they_were_read(site: Path) -> None:
     core.write_text("other")
     found = installation.compare({"runtime.core": str(core)}, (), {}, backend=str(site / "plugin.py"), runtimes=())
     assert found.modified == [str(core)]
+
+
+def test_each_file_is_hashed_once_whoever_asks(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    core, hashed, digest = site / "runtime/core.py", [], hashlib.file_digest
+
+    def slow(stream: BinaryIO, algorithm: str) -> object:
+        hashed.append(stream.name)
+        time.sleep(0.02)
+        return digest(stream, algorithm)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(hashlib, "file_digest", slow)
+    installation = Installation([str(site)])
+
+    def compare(_: int) -> Findings:
+        return installation.compare({"runtime.core": str(core)}, (), {}, backend=str(site / "plugin.py"), runtimes=())
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(compare, range(4)))
+    assert hashed == [str(core)]
+    assert [each.compared for each in found] == [1] * 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -117,17 +118,20 @@ class CellRun:
         run = yield from self._run(built, "checkpoint", seed, "run", measure=True)
         preprocessed = yield from self._preprocess(built, seed)
         twin = yield from self._run(built, "twin", seed, "twin", measure=False)
-        with cache.scratch() as scratch:
+        # Hashing what a runner used takes a second. Nothing is timed now, and other roles go on; the pool waits for it.
+        with cache.scratch() as scratch, ThreadPoolExecutor(1) as beside:
+            comparing = beside.submit(self._compared, run)
             built["perturbed"] = yield from self._perturb(built, seed, scratch)
             perturbed = yield from self._run(built, "perturbed", seed, "perturbed", measure=False)
-            yield from self._conclude(built, seed, preprocessed, {"run": run, "twin": twin, "perturbed": perturbed})
+            runs = {"run": run, "twin": twin, "perturbed": perturbed}
+            yield from self._conclude(built, seed, preprocessed, runs, comparing.result())
 
     def _conclude(
-        self, built: Mapping[str, Any], seed: str, preprocessed: Mapping[str, Any], runs: Mapping[str, Answer]
+        self, built: Mapping[str, Any], seed: str, preprocessed: Mapping[str, Any], runs: Mapping[str, Answer],
+        installed: Findings,
     ) -> Steps[None]:  # fmt: skip
         """Judge, and record what was found."""
         run = runs["run"]
-        installed = self._compared(run)
         self._record["software"] = dict(installed.served)
         judged = yield from self._judge(built, seed, runs, installed)
         self._record["evidence"] = tuple(Evidence.model_validate(each) for each in judged["evidence"])

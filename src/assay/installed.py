@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from urllib.parse import unquote, urlparse
 
@@ -80,6 +81,7 @@ class Installation:
         self._path = path
         self._owners: dict[str, Recorded | None] = {}
         self._intact: dict[str, bool] = {}
+        self._comparing = Lock()
 
     def read(self) -> None:
         """Read the records now, a quarter of a second, and not when the first cell asks."""
@@ -89,7 +91,7 @@ class Installation:
         self, modules: Mapping[str, str], libraries: Collection[str], code: Mapping[str, Sequence[str]], *,
         backend: str, runtimes: tuple[str, ...],
     ) -> Findings:  # fmt: skip
-        """What a runner used, beside the records.
+        """What a runner used, beside the records; one thread at a time, so that each file is hashed once.
 
         Args:
             modules: file by name of every imported module.
@@ -98,6 +100,13 @@ class Installation:
             backend: the file of the backend's own module.
             runtimes: file-name prefixes of libraries that a distribution must own.
         """
+        with self._comparing:
+            return self._compared(modules, libraries, code, backend, runtimes)
+
+    def _compared(
+        self, modules: Mapping[str, str], libraries: Collection[str], code: Mapping[str, Sequence[str]], backend: str,
+        runtimes: tuple[str, ...],
+    ) -> Findings:  # fmt: skip
         named = {os.path.normpath(file): name for name, file in modules.items()}
         gone = {each.removesuffix(_DELETED) for each in libraries if each.endswith(_DELETED)}
         used = {file: self._known(file) for file in (*named, *(each.removesuffix(_DELETED) for each in libraries))}

@@ -229,6 +229,16 @@ def test_raw_material_has_unit_variance() -> None:
     assert 0 not in ids["input_ids"][ids["attention_mask"] == 1]
 
 
+@pytest.mark.parametrize(("height", "width", "blocks"), [(224, 224, (4, 4)), (1001, 64, (5, 4)), (3, 9, (3, 5))])
+def test_textures_are_blocks_under_noise(height: int, width: int, blocks: tuple[int, int]) -> None:
+    found, same = (np.random.default_rng(0) for _ in range(2))
+    coarse = same.standard_normal((2, *blocks), dtype=np.float32)
+    noise = same.standard_normal((2, height, width), dtype=np.float32)
+    rows, columns = np.arange(height) // max(1, height // 4), np.arange(width) // max(1, width // 4)
+    expected = 0.8 * coarse[:, rows][:, :, columns] + 0.6 * noise
+    np.testing.assert_allclose(texture(found, 2, height, width), expected, rtol=0, atol=1e-6)
+
+
 def test_rates_turn_the_interval_around() -> None:
     metric = rate(LATENCY, 16, "tokens/s")
     assert (metric.value, metric.low, metric.high) == pytest.approx((160, 80, 320))

@@ -320,8 +320,11 @@ def texture(rng: np.random.Generator, *shape: int) -> np.ndarray:
     *lead, height, width = shape
     block = (max(1, height // 4), max(1, width // 4))
     coarse = rng.standard_normal((*lead, -(-height // block[0]), -(-width // block[1])), dtype=np.float32)
-    coarse = coarse.repeat(block[0], axis=-2).repeat(block[1], axis=-1)[..., :height, :width]
-    mixed: np.ndarray = np.float32(0.8) * coarse + np.float32(0.6) * rng.standard_normal(shape, dtype=np.float32)
+    coarse = np.float32(0.8) * coarse.repeat(block[1], axis=-1)[..., :width]
+    mixed: np.ndarray = rng.standard_normal(shape, dtype=np.float32)
+    mixed *= np.float32(0.6)
+    for row in range(coarse.shape[-2]):  # in place: a sweep draws hundreds of spectrograms at once
+        mixed[..., row * block[0] : (row + 1) * block[0], :] += coarse[..., row : row + 1, :]
     return mixed
 
 

@@ -104,7 +104,8 @@ class Clap(Family):
         words = settings(config, "text_config", vocab_size=50265, pad_token_id=1)
         audio = settings(config, "audio_config", num_mel_bins=64, spec_size=256)
         frames = min(FRAMES, audio["spec_size"] * (audio["spec_size"] // audio["num_mel_bins"]))
-        decibels = np.float32(20) * texture(rng, workload.batch, 1, frames, audio["num_mel_bins"])
+        decibels = texture(rng, workload.batch, 1, frames, audio["num_mel_bins"])
+        decibels *= 20
         captions = text(rng, workload, words["vocab_size"], padding=words["pad_token_id"])
         return {**captions, "input_features": decibels}
 

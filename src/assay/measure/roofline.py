@@ -24,7 +24,7 @@ SIZES = (1024, 2048, 4096, 8192)
 """Rows and columns of the matrices, up to the first whose product takes long enough."""
 LONG = 0.005
 """Seconds that a product takes at the least, so that starting it, tens of microseconds, is no part of its time."""
-TRIES, SECONDS = 5, 0.12
+TRIES, SECONDS = 3, 0.12
 """Of each way so many tries, and as many more as that time has room for: the best of five short ones is 2 % lower."""
 CACHES, ROOM = 4, 2**26
 """Arrays are so many times as large as the caches, as STREAM asks (McCalpin, 1995), and so many bytes at the least."""
