@@ -113,6 +113,17 @@ def test_a_session_of_one_size_says_nothing_of_another(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_session_of_one_checkpoint_of_a_user_says_nothing_of_another(tmp_path: Path) -> None:
+    mine, other = (make.cell(size="own", checkpoint=make.checkpoint(name, "path")) for name in ("mine", "other"))
+    broken = mine.model_copy(update={"evidence": MOCK})
+    (tmp_path / "new.json").write_text(make.report(broken, session="new").model_dump_json(), encoding="utf-8")
+    found = compare(side(make.report(mine), make.report(other, session="s2")), read(tmp_path / "new.json"))
+    assert mine.checkpoint
+    name = f"bert on cpu, mine {mine.checkpoint.sha256[:8]}, f32"  # of two in one row
+    assert [(each.cell, each.new) for each in found.statuses] == [(name, Status.MOCK)]
+    assert (found.cells, found.notes) == (1, [])
+
+
 def test_a_users_checkpoints_are_not_mixed_up_and_a_test_model_may_change() -> None:
     mine, other = (make.cell(size="own", checkpoint=make.checkpoint(name, "path")) for name in ("mine", "other"))
     comparison = between([mine], [other])

@@ -91,6 +91,21 @@ def test_roles_that_may_share_do() -> None:
     assert max(map(len, servers.beside)) == 2
 
 
+def test_what_takes_longest_begins_first() -> None:
+    """Of four roles of 1, 1, 1 and 3 looks on two cores the long one ends with the others, not after them."""
+    servers = Clockwork()
+    looks = {"short": 1, "shorter": 1, "shortest": 1, "long": 3}
+
+    def judged(name: str, looks: int) -> Work:
+        yield Request("judge", (), {"looks": looks, "fails": False}, Path(name), False, taken=float(looks))
+        return Cell(family=name, backend="b", size="tiny", precision=Precision.F32)
+
+    works = [judged(name, each) for name, each in looks.items()]
+    ended = [cell.family for cell in Schedule(cast("Servers", servers), 2).run(works)]
+    assert servers.beside[0][0].folder.name == "long"
+    assert sorted(ended) == sorted(looks)
+
+
 def test_a_large_cell_is_finished_before_the_next_begins() -> None:
     servers = Clockwork()
     works = [work(f"cell-{number}", [(1, True, False)] * 3) for number in range(3)]

@@ -155,8 +155,9 @@ class CellRun:
     ) -> Steps[Answer]:  # fmt: skip
         """A role; one of a large model uses every core by itself."""
         answer = yield Request(
-            role, preload, content, self._folder / name, alone or self._large, self._on_phase, imports, spins
-        )
+            role, preload, content, self._folder / name, alone or self._large, self._on_phase, imports, spins,
+            self._seconds,
+        )  # fmt: skip
         self._on_phase(role, "")
         self._phases.extend(answer.phases)
         self._seconds += answer.wall

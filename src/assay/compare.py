@@ -202,10 +202,8 @@ def compare(base: Side, new: Side, threshold: float = THRESHOLD, *, paired: Sequ
     Args:
         paired: the `pairs` of the two, where the caller has them already.
     """
-    paired = [
-        pair for pair in (pairs(base.matrix.cells, new.matrix.cells) if paired is None else paired)
-        if new.asked is None or (pair.old.backend, pair.old.family, pair.old.size, pair.old.precision) in new.asked
-    ]  # fmt: skip
+    paired = pairs(base.matrix.cells, new.matrix.cells) if paired is None else paired
+    paired = [pair for pair in paired if new.asked is None or _is_asked(pair, new.asked)]
     run = [pair for pair in paired if pair.run]
     found = Comparison(cells=len(run), fresh=names(unmet(paired, new.matrix.cells), device=False))
     older, newer = by_weights(base.matrix.superseded), by_weights(new.matrix.superseded)
@@ -224,6 +222,13 @@ def compare(base: Side, new: Side, threshold: float = THRESHOLD, *, paired: Sequ
     found.metrics.extend(changes)
     found.common.update(common)
     return found
+
+
+def _is_asked(pair: Pair, asked: frozenset[Asked]) -> bool:
+    """Whether the new side was to run this cell of the old one. Of a user's checkpoints that is known if it ran."""
+    old = pair.old
+    known = pair.new is not None or old.checkpoint is None or old.checkpoint.source == "local"
+    return known and (old.backend, old.family, old.size, old.precision) in asked
 
 
 def incomparable(old: MatrixCell, new: MatrixCell) -> str:

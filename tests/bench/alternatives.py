@@ -2,6 +2,7 @@
 
     opset     one pass with attention as one operation (opset 24) over attention spelled out (20), in both runtimes
     steps     the same of a step of decoding, at test size and at published size
+    fusions   one pass, or a step of what decodes, of what transformers fuses for ONNX Runtime over the export
     hint      items a second with OpenVINO's throughput hint over those with its latency hint, by batch
     compiled  seconds until a graph can run: compiled anew, and from what the runtime has kept of an earlier time
 
@@ -29,6 +30,8 @@ from assay.backends.base import Artifact, Engine, Tensors
 from assay.backends.onnx_export import MODEL_FILE
 from assay.challenge import Challenges, draw_seed
 from assay.decoding import decode
+from assay.families.base import accepted
+from assay.families.generation import GeneratingFamily
 from assay.machine import threads
 from assay.report.markdown import as_table
 from assay.report.units import duration
@@ -65,10 +68,35 @@ def _exported(family: str, opset: int, size: str) -> Artifact:
     return onnx_export.export(checkpoints.local(family, size))
 
 
-def inputs(family: str, size: str = "base") -> Challenges:
+def fused(family: str, folder: Path) -> Artifact:
+    """What transformers makes for ONNX Runtime's CPU provider, with its own choice of an opset."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=plan.quiet) as pool:
+        pool.submit(_fuse, family, folder).result()
+    return Artifact(family=family, path=str(folder), format="onnx")
+
+
+def _fuse(family: str, folder: Path) -> None:
+    import onnx_ir
+    import torch
+    from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
+
+    from assay.families.graphs import graphs
+
+    row, checkpoint = families.load(family), checkpoints.local(family, "base")
+    described = row.describe(checkpoint.path)
+    sample = accepted(described, row.inputs(described, row.sample, np.random.default_rng(0)))
+    for name, graph in graphs(row, checkpoint.path, sample).items():
+        shapes = {each: dict.fromkeys(axes, torch.export.Dim.AUTO) for each, axes in graph.dynamic.items()}
+        config = OnnxConfig(dynamic=True, dynamic_shapes=shapes, ort_fusions="cpu")
+        with torch.no_grad():
+            program = OnnxExporter().export(graph.module, graph.sample, config).program
+        onnx_ir.save(program, str(folder / f"{name}.onnx"), external_data=f"{name}.onnx.data")
+
+
+def inputs(family: str, size: str = "base", seed: str | None = None) -> Challenges:
     """Fresh inputs of any number and batch."""
     row = families.load(family)
-    return Challenges(row, row.describe(checkpoints.local(family, size).path), draw_seed())
+    return Challenges(row, row.describe(checkpoints.local(family, size).path), seed or draw_seed())
 
 
 def engines(runtime: str, artifacts: Sequence[Artifact]) -> list[Engine]:
@@ -100,30 +128,56 @@ def _seconds(call: Callable[..., object], *given: Tensors) -> float:
 
 
 def opset(family: str) -> Iterator[Line]:
-    """Both exports in one process, in turn the one and the other opened first, which costs 1 or 2 %."""
+    """Both exports in both runtimes."""
     artifacts = [artifact(family, opset) for opset in (24, 20)]
-    fresh = inputs(family).timed
     for runtime in RUNTIMES:
-        rounds, calls = [], 0
-        for turn, order in enumerate((1, -1)):
-            whole, spelled = (engine.run for engine in engines(runtime, artifacts[::order])[::order])
-            warm = [_seconds(whole, fresh(-number)) for number in (1, 2, 3)]
-            calls = calls or max(FEWEST, round(BLOCK / warm[-1]))
-            rounds += in_turn(whole, spelled, fresh, range(turn * ROUNDS, (turn + 1) * ROUNDS), calls)
-        yield family, runtime, *_compared(rounds)
+        yield family, runtime, *_compared(_passes(runtime, artifacts, inputs(family).timed))
 
 
 def steps(family: str) -> Iterator[Line]:
     """The same, a sequence a block."""
     for size in ("tiny", "base"):
         artifacts = [artifact(family, opset, size) for opset in (24, 20)]
-        prompts = inputs(family, size)
         for runtime in RUNTIMES:
-            rounds = []
-            for order in (1, -1):
-                pair = engines(runtime, artifacts[::order])[::order]
-                rounds += [_decoded(pair, prompts, number) for number in range(ROUNDS + 1)][1:]
-            yield family, f"{runtime}, {size}", *_compared(rounds)
+            yield family, f"{runtime}, {size}", *_compared(_sequences(runtime, artifacts, inputs(family, size)))
+
+
+def fusions(family: str) -> Iterator[Line]:
+    """Both graphs in ONNX Runtime, after their outputs for one input were held against each other."""
+    with tempfile.TemporaryDirectory() as folder:
+        artifacts = [fused(family, Path(folder)), artifact(family, onnx_export.OPSET)]
+        try:
+            found = [engine.run(inputs(family, seed="0" * 32).timed(0)) for engine in engines("onnxruntime", artifacts)]
+        except RuntimeError as error:
+            print(error, file=sys.stderr)
+            yield family, *("–",) * 4, "not to be run"
+            return
+        for name, array in found[1].items():
+            np.testing.assert_allclose(found[0][name], array, rtol=0, atol=1e-3 * float(np.abs(array).max()))
+        if isinstance(families.load(family), GeneratingFamily):
+            yield family, *_compared(_sequences("onnxruntime", artifacts, inputs(family)))
+        else:
+            yield family, *_compared(_passes("onnxruntime", artifacts, inputs(family).timed))
+
+
+def _passes(runtime: str, artifacts: Sequence[Artifact], fresh: Callable[[int], Tensors]) -> list[Round]:
+    """Of two artifacts in one process, in turn the one and the other opened first, which costs 1 or 2 %."""
+    rounds, calls = [], 0
+    for turn, order in enumerate((1, -1)):
+        first, second = (engine.run for engine in engines(runtime, artifacts[::order])[::order])
+        warm = [_seconds(first, fresh(-number)) for number in (1, 2, 3)]
+        calls = calls or max(FEWEST, round(BLOCK / warm[-1]))
+        rounds += in_turn(first, second, fresh, range(turn * ROUNDS, (turn + 1) * ROUNDS), calls)
+    return rounds
+
+
+def _sequences(runtime: str, artifacts: Sequence[Artifact], prompts: Challenges) -> list[Round]:
+    """The same of the steps of sequences."""
+    rounds: list[Round] = []
+    for order in (1, -1):
+        pair = engines(runtime, artifacts[::order])[::order]
+        rounds += [_decoded(pair, prompts, number) for number in range(ROUNDS + 1)][1:]
+    return rounds
 
 
 def _decoded(pair: Sequence[Engine], prompts: Challenges, number: int) -> Round:
@@ -225,6 +279,7 @@ OPSETS = ("family", "runtime", "opset 20", "opset 24", "ratio", "95 % interval",
 WHAT: dict[str, tuple[Callable[[str], Iterator[Line]], Line]] = {
     "opset": (opset, OPSETS),
     "steps": (steps, OPSETS),
+    "fusions": (fusions, ("family", "the export", "fused", "ratio", "95 % interval", "fused is")),
     "hint": (hint, ("family", "batch", "latency hint, items/s", "throughput hint, items/s", "ratio")),
     "compiled": (compiled, ("family", "runtime", "compiled anew", "kept", "ratio", "on disk")),
 }

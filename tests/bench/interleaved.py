@@ -147,18 +147,19 @@ def timed_alone(first: Callable[[], Contestant], second: Callable[[], Contestant
 
     Args:
         first: starts the numerator of the ratio.
-        second: its denominator.
+        second: starts its denominator, which runs as long as it does and has one figure of it.
         budget: seconds of rounds, once the fewest are there.
     """
     rounds: list[Round] = []
-    calls: dict[Callable[[], Contestant], int] = {}
+    calls = 0
     deadline = time.monotonic() + budget
     while len(rounds) < FEWEST_ALONE or time.monotonic() < deadline:
         found = {}
         for start in (first, second) if len(rounds) % 2 else (second, first):
             with start() as contestant:
-                calls[start] = calls.get(start) or calls_in(contestant, APP_SECONDS)
-                found[start] = contestant.block(calls[start])
+                if start is first:
+                    calls = calls or calls_in(contestant, APP_SECONDS)
+                found[start] = contestant.block(calls if start is first else 1)
         rounds.append((found[first], found[second]))
     return Timed(rounds, None)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -381,7 +382,8 @@ def load_processor(directory: Path) -> Any:
     return _load_processor("AutoProcessor", "processor", directory, _PROCESSOR_FILES)
 
 
-def _load_processor(auto_class: str, what: str, directory: Path, files: Sequence[str]) -> Any:
+@cache  # every raw sample asks for it, and a large vocabulary takes a second to read
+def _load_processor(auto_class: str, what: str, directory: Path, files: tuple[str, ...]) -> Any:
     # transformers makes an empty tokenizer up where there is no file, so look first.
     if not any((directory / name).is_file() for name in files):
         raise UsageError(f"{directory}: no {what} ({', '.join(files)}), so preprocessing cannot be timed")

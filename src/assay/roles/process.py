@@ -59,6 +59,7 @@ class Request:
         alone: nothing may run beside it: it is timed, or takes the whole machine.
         imports: what its server imports now, if it has not yet.
         spins: whether threads of its server's processes spin for a moment before they sleep.
+        taken: seconds that its cell has taken so far; one that took long will.
     """
 
     role: str
@@ -69,6 +70,7 @@ class Request:
     on_phase: OnPhase = field(default=lambda *_: None)
     imports: tuple[str, ...] = ()
     spins: bool = False
+    taken: float = 0.0
 
 
 @dataclass(frozen=True)
