@@ -23,6 +23,14 @@ settings.load_profile("assay")
 Assay = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def pytest_runtest_teardown() -> None:
+    """A session of ONNX Runtime leaves a thread that takes subnormal numbers for zero; other tests need them."""
+    if "onnxruntime" in sys.modules:
+        import torch
+
+        torch.set_flush_denormal(False)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """One cache for the whole run, all of its workers included: models and exports are made once."""

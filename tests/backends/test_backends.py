@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,3 +122,24 @@ def test_torch_computes_f32_without_tf32(checkpoint: Checkpoint) -> None:
     assert torch.backends.cuda.matmul.fp32_precision == "ieee"
     assert torch.backends.cudnn.conv.fp32_precision == "ieee"  # type: ignore[attr-defined]
     assert not torch.backends.cudnn.allow_tf32  # readable only while old and new switch agree
+
+
+def test_onnxruntime_takes_subnormal_numbers_for_zero(tmp_path: Path) -> None:
+    """In a process of its own: it is the thread that is told to, once."""
+    from onnx import TensorProto, helper, save
+
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in ("x", "square")]
+    graph = helper.make_graph([helper.make_node("Mul", ["x", "x"], ["square"])], "square", ports[:1], ports[1:])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "square.onnx")
+    code = """if True:
+        import sys, numpy as np
+        from pathlib import Path
+        from assay.backends.onnxruntime import Graph
+        print(Graph(Path(sys.argv[1])).run({"x": np.array([1e-20, 1e-18], np.float32)})["square"].tolist())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "square.onnx")], capture_output=True, text=True, check=True
+    )
+    small, normal = json.loads(done.stdout)
+    assert small == 0  # 1e-40, which float32 has without all of its digits
+    assert normal == pytest.approx(1e-36)
