@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from assay.records import Record, Timestamp
 from assay.schema import SCHEMA_VERSION, Cell
@@ -23,6 +23,17 @@ class MatrixCell(Cell):
     """A cell and its session; None where nobody has run it yet."""
 
     session: SessionRef | None = None
+
+    @classmethod
+    def of(cls, cell: Cell, session: SessionRef) -> Self:
+        """A cell that was read, and so validated, with its session; what it has concluded is kept."""
+        made = cls.__new__(cls)
+        # As pickling makes one again: to validate every field once more takes as long as all else of a merge.
+        made.__setstate__(cell.__getstate__() | {
+            "__dict__": cell.__dict__ | {"session": session},
+            "__pydantic_fields_set__": cell.model_fields_set | {"session"},
+        })  # fmt: skip
+        return made
 
 
 class Matrix(Record):

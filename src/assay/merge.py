@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import Any
 
 from assay.errors import counted, listed
@@ -14,15 +13,13 @@ from assay.evidence.digest import groups
 from assay.matrix import Matrix, MatrixCell, SessionRef
 from assay.measure import throttling
 from assay.measure.roofline import disturbance
-from assay.schema import OWN, Cell, CheckpointRef, Precision
+from assay.schema import OWN, CheckpointRef, Precision
 from assay.session_report import SessionReport
 
 SIZES = ("tiny", "base", OWN)
 """The order of sizes; others follow, by name."""
 COMPARED = ("assay", "torch", "transformers")
 """Software that all columns of a matrix should share: it makes the test models, and judges."""
-
-_FIELDS = tuple(Cell.model_fields)
 
 _Slot = tuple[str, str, Precision]
 _Age = tuple[datetime, str, int]
@@ -35,7 +32,7 @@ class _Seen:
     cell: MatrixCell
     age: _Age
 
-    @cached_property
+    @property
     def judged(self) -> bool:
         """Something was observed, if only a failure."""
         return bool(self.cell.evidence) or self.cell.failure is not None
@@ -126,11 +123,7 @@ def _observed(report: SessionReport) -> Iterable[_Seen]:
     )
     for index, cell in enumerate(report.cells):
         age = (_moment(cell.started_at or report.started_at), report.id, index)
-        yield _Seen(_matrix_cell(cell, session), age)
-
-
-def _matrix_cell(cell: Cell, session: SessionRef) -> MatrixCell:
-    return MatrixCell.model_validate({name: getattr(cell, name) for name in _FIELDS} | {"session": session})
+        yield _Seen(MatrixCell.of(cell, session), age)
 
 
 def _moment(text: str) -> datetime:
