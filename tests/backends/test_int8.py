@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,11 +15,11 @@ import pytest
 from assay import backends, checkpoints, families
 from assay.backends import openvino_graph
 from assay.backends.base import Artifact
-from assay.backends.quantised import Codes, Numbers
+from assay.backends.quantised import Codes, Numbers, quantiser
 from assay.challenge import Challenges
 from assay.checkpoints import Checkpoint
 from assay.evidence.reference import Reference
-from assay.evidence.weights import QUANTISED, _tensors
+from assay.evidence.weights import _tensors
 from assay.schema import Check, Precision, Verdict
 
 NEEDS = {"openvino": "nncf", "onnxruntime": "onnxruntime"}
@@ -38,7 +37,7 @@ def artifact(backend: str, checkpoint: Checkpoint, precision: Precision = Precis
 
 
 def held(found: Artifact) -> list[Codes | Numbers]:
-    return list(import_module(QUANTISED[found.format]).held(Path(found.path)))
+    return list(quantiser(backends.load(found.format)).held(Path(found.path)))
 
 
 def tensors(checkpoint: Checkpoint, found: Artifact) -> Check:
@@ -48,6 +47,7 @@ def tensors(checkpoint: Checkpoint, found: Artifact) -> Check:
     case: Any = SimpleNamespace(
         artifact=found, checkpoint=checkpoint.path, reference=Reference(family, checkpoint.path),
         challenges=[SimpleNamespace(inputs=inputs)], built_in=True, precision=Precision.INT8,
+        backend=backends.load(found.format),
     )  # fmt: skip
     return _tensors(case)
 

@@ -52,12 +52,13 @@ def traced(backend: str, checkpoint: Checkpoint, precision: Precision) -> tuple[
 
 
 def precision_check(
-    operations: list[Operation], declared: Precision, reference: Any, artifact: Artifact | None = None
-) -> Check:
+    operations: list[Operation], declared: Precision, reference: Any, artifact: Artifact | None = None,
+    backend: str = "openvino",
+) -> Check:  # fmt: skip
     """The one that placement makes of such a trace."""
     case: Any = SimpleNamespace(
         built_in=True, clock=SimpleNamespace(usage=Usage(claimed=1.0, cpu=1.0)), operations=operations,
-        device=cpu_device(), precision=declared, libraries=("libopenvino.so",), backend=backends.load("openvino"),
+        device=cpu_device(), precision=declared, libraries=("libopenvino.so",), backend=backends.load(backend),
         reference=reference, artifact=artifact,
     )  # fmt: skip
     (found,) = (check for check in placement.judge(case).checks if check.name == "precision")
@@ -98,8 +99,9 @@ def test_openvino_has_what_the_processor_s_flags_tell(
     assert column.BACKEND.precisions(device) == (Precision.F32, *able)
     for precision in set(LOWER) - set(able):
         absent = column.BACKEND.lacks(device, precision)
+        instead = "widen weights before it computes" if precision is Precision.INT8 else "compute in f32"
         assert absent.reason == (
-            f"{device.name} has no instructions for {precision} that OpenVINO uses: it would compute in f32"
+            f"{device.name} has no instructions for {precision} that OpenVINO uses: it would {instead}"
         )
         assert absent.looked_for and all(line.startswith("processor flags ") for line in absent.looked_for)
 
@@ -154,20 +156,20 @@ def test_products_with_weights_in_int8_are_int8_and_no_others(backend: str, need
     weighed = [each for each in operations[Precision.INT8] if each.weights]
     assert len(weighed) == 12  # of two layers, six each
     assert {(each.weights, each.precision) for each in weighed} == {("i8", "f32")}
-    found = precision_check(operations[Precision.INT8], Precision.INT8, NOTHING_KEPT, own)
+    found = precision_check(operations[Precision.INT8], Precision.INT8, NOTHING_KEPT, own, backend)
     assert found.verdict is Verdict.PASSED
     assert found.text == "all of 12 matrix products with weights read them in int8; arithmetic was in f32"
-    wide = precision_check(operations[Precision.F32], Precision.INT8, NOTHING_KEPT, artifacts[Precision.F32])
+    wide = precision_check(operations[Precision.F32], Precision.INT8, NOTHING_KEPT, artifacts[Precision.F32], backend)
     assert wide.verdict is Verdict.FAILED
     assert wide.text.startswith("12 of 12 matrix products read weights of another type than int8: ")
     for left, verdict in ((1, Verdict.PASSED), (2, Verdict.FAILED)):  # 8 % and 17 %
         some = [replace(each, weights="f32") if at < left else each for at, each in enumerate(weighed)]
-        assert precision_check(some, Precision.INT8, NOTHING_KEPT, own).verdict is verdict
+        assert precision_check(some, Precision.INT8, NOTHING_KEPT, own, backend).verdict is verdict
     for lower in ("bf16", "i8"):  # activations as integers are no weights
         narrow = [*weighed[:11], replace(weighed[11], precision=lower)]
-        assert precision_check(narrow, Precision.INT8, NOTHING_KEPT, own).verdict is Verdict.FAILED
+        assert precision_check(narrow, Precision.INT8, NOTHING_KEPT, own, backend).verdict is Verdict.FAILED
     untold = [replace(each, weights=None) for each in weighed]
-    assert precision_check(untold, Precision.INT8, NOTHING_KEPT, own).verdict is Verdict.NOT_JUDGED
+    assert precision_check(untold, Precision.INT8, NOTHING_KEPT, own, backend).verdict is Verdict.NOT_JUDGED
 
 
 # ONNX Runtime

@@ -35,7 +35,6 @@ def checks(
         precision=precision,
         reference=SimpleNamespace(kept_wide=lambda precision: kept),
         libraries=libraries,
-        modules=(),
         backend=SimpleNamespace(name="openvino", libraries=("libopenvino", "_pyopenvino")),
     )
     return {check.name: check for check in judge(case).checks}

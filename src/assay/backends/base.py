@@ -152,6 +152,8 @@ class Backend(ABC):
         builder_memory, runner_memory: what these roles need at their peak, bytes for each parameter; 4 are the weights
             in float32. A figure says where it was measured; `needs` says how.
         exports: copies of the weights, checkpoint's and twin's, that building leaves in the cache.
+        quantiser: the module that makes its artifacts at int8, and reads them for the judge
+            (`assay.backends.quantised.Quantiser`); None where it has no int8.
     """
 
     name: ClassVar[str]
@@ -164,6 +166,7 @@ class Backend(ABC):
     builder_memory: ClassVar[float] = 4
     runner_memory: ClassVar[float] = 4
     exports: ClassVar[int] = 0
+    quantiser: ClassVar[str | None] = None
 
     @abstractmethod
     def devices(self) -> Sequence[Device]:

@@ -13,10 +13,9 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -49,8 +48,6 @@ class OnnxBackend(Backend):
     builder_memory = 12
     """The module, the traced program and the tensors being written; 12.3 for BERT, 14.7 for MiniLM."""
     exports = 2
-    quantiser: ClassVar[str]
-    """The module whose `quantised` makes of an export what its runtime opens at int8."""
 
     def build(self, checkpoint: Checkpoint, *, precision: Precision) -> Artifact:
         """The shared ONNX export: float32, whatever the runtime is told to compute in; at int8 its weights are not."""
@@ -61,10 +58,9 @@ class OnnxBackend(Backend):
         return self._weighed(export_twin(checkpoint, twin), precision)
 
     def _weighed(self, artifact: Artifact, precision: Precision) -> Artifact:
-        if precision is not Precision.INT8:
-            return artifact
-        quantised: Artifact = import_module(self.quantiser).quantised(artifact)
-        return quantised
+        from assay.backends.quantised import quantiser
+
+        return quantiser(self).quantised(artifact) if precision is Precision.INT8 else artifact
 
     def stages(self, checkpoint: Path, artifact: Artifact) -> Stages | None:
         """The exported program, and the graph."""

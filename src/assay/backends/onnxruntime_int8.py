@@ -7,7 +7,6 @@ convolutions stay as they are. Products widen their weights; activations are flo
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 from assay.backends.base import Artifact
 from assay.backends.onnx_tensors import MATRIX
 from assay.backends.onnxruntime import INTEGER
-from assay.backends.quantised import Codes, Numbers, made_once
+from assay.backends.quantised import Codes, Numbers, Products, made_once
 
 BLOCK = 128
 """Weights that share a scale."""
@@ -127,14 +126,6 @@ def _codes(codes: np.ndarray, scales: np.ndarray, summed: int) -> Codes:
     scale = np.repeat(scales.reshape(outputs, -1), codes.shape[-1], axis=1)[:, :summed]
     signed = (codes.reshape(outputs, -1)[:, :summed] ^ ZERO).view(np.int8)  # less 128, as bits
     return Codes(signed, scale, np.zeros((1, 1), np.float32))
-
-
-@dataclass(frozen=True)
-class Products:
-    """An artifact's products with weights, by name, whose weights are no bytes, and whose activations are integers."""
-
-    wide: tuple[str, ...]
-    narrow: tuple[str, ...]
 
 
 def products(folder: Path) -> Products:

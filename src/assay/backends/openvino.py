@@ -82,8 +82,9 @@ class OpenVino(OnnxBackend):
             )
         known = flags()
         missing = (", ".join(flag for flag in row if flag not in known) for row in _FLAGS[precision])
+        instead = "widen weights before it computes" if precision is Precision.INT8 else "compute in f32"
         return Unavailable(
-            f"{device.name} has no instructions for {precision} that OpenVINO uses: it would compute in f32",
+            f"{device.name} has no instructions for {precision} that OpenVINO uses: it would {instead}",
             [f"processor flags {names}: not found" for names in missing],
         )
 

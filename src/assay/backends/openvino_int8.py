@@ -15,7 +15,7 @@ import numpy as np
 
 from assay.backends import openvino_graph
 from assay.backends.base import Artifact
-from assay.backends.quantised import Codes, Numbers, made_once
+from assay.backends.quantised import Codes, Numbers, Products, made_once
 
 
 def quantised(export: Artifact) -> Artifact:
@@ -54,6 +54,11 @@ def held(folder: Path) -> Iterator[Codes | Numbers]:
             else:
                 # The format keeps scales in float16, to the nearest; half of that type's least step is none of its own.
                 yield Codes(node.data, scale.astype(np.float32), np.spacing(np.abs(scale)).astype(np.float32) / 2)
+
+
+def products(_: Path) -> Products:
+    """Nothing: the trace has the type in which every product reads its weights."""
+    return Products()
 
 
 def _scale(codes: Any) -> np.ndarray | None:

@@ -1,18 +1,19 @@
-"""Artifacts whose weights are integers: where they are kept, and their tensors beside the checkpoint's."""
+"""Artifacts whose weights are integers: what makes and reads them, where they are kept, and their tensors."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from assay import families
-from assay.backends.base import Artifact
+from assay.backends.base import Artifact, Backend
 from assay.backends.onnx_export import published
 from assay.backends.onnx_tensors import either_way, same_bits
 
@@ -47,6 +48,34 @@ def made_once(
         return {}
 
     return published(families.load(export.family), recipe, write, kind=kind, before=export.export_seconds)
+
+
+class Quantiser(Protocol):
+    """A module that makes artifacts whose weights are integers, and reads what it made."""
+
+    def quantised(self, export: Artifact) -> Artifact:
+        """An exported model with its weights in int8."""
+
+    def held(self, folder: Path) -> Iterator[Codes | Numbers]:
+        """Every tensor that an artifact's graphs hold."""
+
+    def products(self, folder: Path) -> Products:
+        """What an artifact tells of its products where the runtime's trace does not."""
+
+
+def quantiser(backend: Backend) -> Quantiser:
+    """That of a backend that has int8."""
+    assert backend.quantiser is not None, f"{backend.name} has no int8"
+    module: Quantiser = import_module(backend.quantiser)
+    return module
+
+
+@dataclass(frozen=True)
+class Products:
+    """An artifact's products with weights, by name, whose weights are no bytes, and whose activations are integers."""
+
+    wide: tuple[str, ...] = ()
+    narrow: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

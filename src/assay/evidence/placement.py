@@ -1,7 +1,7 @@
 """Placement: **where** did it run?
 
 The runtime's own execution trace, device and precision of every operation, read by assay; and from outside, what the
-process had mapped and imported, and whether other processes computed for it. What a backend of another package says of
+process had mapped, and whether other processes computed for it. What a backend of another package says of
 itself can speak against it alone.
 """
 
@@ -171,10 +171,10 @@ def _integer_weights(case: Case) -> Check:
         f"{operation.kernel} in {operation.precision}" for operation in case.operations
         if operation.precision in (_LOWER["f32"] if operation.compute else {"bf16", "f16"})
     }  # fmt: skip
-    if case.artifact.format in ("onnx", "onnxruntime") and not wide:
-        from assay.backends.onnxruntime_int8 import products as of_artifact
+    if case.backend.quantiser and not wide:
+        from assay.backends.quantised import quantiser
 
-        found = of_artifact(Path(case.artifact.path))
+        found = quantiser(case.backend).products(Path(case.artifact.path))
         wide += found.wide
         lowered |= {f"{each} with activations in int8" for each in found.narrow}
     if not whole and not wide:

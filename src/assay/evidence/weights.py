@@ -8,7 +8,6 @@ graph holds must be the checkpoint's, bit for bit (at int8, to half a step).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
     from assay.evidence.case import Answer, Arrays, Case
 
-QUANTISED = {"openvino": "assay.backends.openvino_int8", "onnxruntime": "assay.backends.onnxruntime_int8"}
-"""By format, what reads an artifact whose weights are integers."""
 CONSEQUENCES: Mapping[str, Status] = {
     "twin_error": Status.INACCURATE,
     "follows_weights": Status.MOCK,
@@ -84,7 +81,7 @@ def _tensors(case: Case) -> Check:
     parameters = dict(tensors(case.checkpoint))
     if case.artifact.format == "onnx":
         return _share(case, parameters, _not_held(case, parameters), "bit for bit")
-    if case.built_in and case.precision is Precision.INT8 and case.artifact.format in QUANTISED:
+    if case.built_in and case.precision is Precision.INT8 and case.backend.quantiser:
         how = "bit for bit, or in int8 within the half step that rounding takes"
         return _share(case, parameters, _not_quantised(case, parameters), how)
     return Check(name="tensors", text=f"no reader for artifacts of format {case.artifact.format!r}")
@@ -101,9 +98,10 @@ def _not_held(case: Case, parameters: Arrays) -> dict[str, np.ndarray]:
 
 def _not_quantised(case: Case, parameters: Arrays) -> dict[str, np.ndarray]:
     """The same, where what has codes in its place counts as held if they are its."""
-    held = import_module(QUANTISED[case.artifact.format]).held
+    from assay.backends.quantised import quantiser
+
     missing = dict(parameters)
-    for tensor in held(Path(case.artifact.path)):
+    for tensor in quantiser(case.backend).held(Path(case.artifact.path)):
         missing = {name: array for name, array in missing.items() if not tensor.holds(array)}
     return missing
 
