@@ -365,6 +365,16 @@ def test_an_interrupted_run_says_what_is_kept(
     ]  # fmt: skip
 
 
+def test_an_interrupted_replay_promises_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session_of(monkeypatch, KeyboardInterrupt())
+    report = write(tmp_path, make.report(make.cell(seeds={"challenge": "0d" * 16})))
+    replay = ("--family", "bert", "--replay", str(report), "--reports", str(tmp_path))
+    assert cli.main(["run", "--backend", "cpu", *replay]) == 130
+    assert capsys.readouterr().err.splitlines() == ["assay: interrupted; nothing was compared"]
+
+
 # Progress
 
 

@@ -144,6 +144,11 @@ def test_another_plan_begins_anew(go: Any, ran: Ran, options: dict[str, Any]) ->
     assert len(ran) == len(options.get("families", "123"))
 
 
+def test_a_report_names_the_machine_s_devices(go: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "accelerators", lambda: ("NVIDIA H200", "NVIDIA H200"))
+    assert go().machine.devices == ("NVIDIA H200", "NVIDIA H200")
+
+
 @pytest.mark.parametrize("what", ["describe_machine", "describe_environment"])
 def test_what_another_machine_or_other_software_left_is_not_gone_on_with(
     go: Any, ran: Ran, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str

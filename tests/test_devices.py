@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from assay import devices
-from assay.devices import CUDA, MINIMUM_DRIVER_CUDA, NVML, Device, Host, choose, cpu_device, cuda_devices
+from assay.devices import CUDA, MINIMUM_DRIVER_CUDA, NVML, Device, Host, accelerators, choose, cpu_device, cuda_devices
 from assay.errors import Unavailable, UsageError
 
 ENVS = Path(__file__).parents[1] / "envs"
@@ -104,6 +104,11 @@ def test_one_good_device(good: Host) -> None:
     assert device.detail == {
         "driver": "580.65.06", "driver_cuda": "13.0", "compute_capability": "9.0", "uuid": "GPU-aaaa",
     }  # fmt: skip
+
+
+def test_what_a_machine_has_is_named_whatever_a_session_computes_on(good: Host, tmp_path: Path) -> None:
+    assert accelerators(good) == ("NVIDIA H200",)
+    assert accelerators(Host(tmp_path, {}, lambda name: False)) == ()
 
 
 def test_nothing_there_says_all_that_was_looked_for(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def make_parser() -> tuple[Parser, dict[str, Command]]:
                help="a checkpoint of your own instead of that row's test model; repeatable")  # fmt: skip
     run.option("--size", default="tiny", help="of the test models (default: tiny)")
     run.option("--precision", metavar="P", action="append", default=[],
-               help="f32, bf16 or f16, or several with commas: a cell for each; what is not here is UNAVAILABLE "
+               help="f32, bf16, f16 or int8, or several with commas: a cell for each; what is not here is UNAVAILABLE "
                "(default: f32)")  # fmt: skip
     run.option("--device", metavar="KIND[:N]", help="cuda:1, say (default: the backend's first)")
     run.option("--reports", metavar="DIR", type=Path, default=REPORTS, help="where sessions/ is (default: reports)")
@@ -113,13 +113,14 @@ def make_parser() -> tuple[Parser, dict[str, Command]]:
     merge.add_argument("paths", metavar="PATH", type=Path, nargs="*", default=[REPORTS / "sessions"],
                        help="reports, and folders of them (default: reports/sessions)")  # fmt: skip
     merge.option("--output", metavar="DIR", type=Path, default=REPORTS, help="where to write (default: reports)")
-    merge.option("--expect", metavar="FILE", type=Path, help="exit 1 if some cell is neither REAL nor a known failure")
+    merge.option("--expect", metavar="FILE", type=Path,
+                 help="known failures: exit 1 for any other that ran and is not REAL, or if one has gone")  # fmt: skip
     merge.option("--baseline", metavar="FILE", type=Path,
                  help="a matrix, or reports of it: index.html marks what changed since")  # fmt: skip
     _add_threshold(merge)
     merge.option("--json", action="store_true", help="print the matrix as JSON")
 
-    expect = command("expect", "list the cells that are not REAL, for --expect")
+    expect = command("expect", "list the cells that ran and are not REAL, for --expect")
     expect.add_argument("paths", metavar="PATH", type=Path, nargs="*", default=[REPORTS / "sessions"],
                         help="a matrix, or reports and folders of them (default: reports/sessions)")  # fmt: skip
     expect.option("--output", metavar="FILE", type=Path, help="where to write (default: standard output)")

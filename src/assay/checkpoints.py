@@ -47,7 +47,7 @@ class Checkpoint:
         sha256: `digest(path)`.
         source: made by assay, a user's folder, or the hub.
         name: what to call it: a folder's name, or the hub's id.
-        size: `tiny`, or `own` for what a user brought.
+        size: `tiny` or `base`, or `own` for what a user brought.
         revision: the commit's hash on the hub.
     """
 
@@ -149,7 +149,7 @@ def local(family_id: str, size: str = "tiny", seed: int = 0) -> Checkpoint:
 
     Args:
         family_id: the family.
-        size: `tiny`.
+        size: `tiny` or `base`.
         seed: another seed, other weights.
 
     Raises:

@@ -131,7 +131,7 @@ def _run(arguments: argparse.Namespace) -> int:
         shown.finished()
         again = "--only-failed" if arguments.only_failed else "--resume"
         kept = f"finished cells are kept in {reports / 'sessions'}, {again} goes on from there"
-        print(f"assay: interrupted; {kept}", file=sys.stderr)
+        print(f"assay: interrupted; {'nothing was compared' if before else kept}", file=sys.stderr)
         return INTERRUPTED
     except BaseException:
         shown.finished()  # or the live line would hide the traceback

@@ -116,6 +116,14 @@ def cuda_devices(host: Host | None = None) -> tuple[Device, ...]:
     return _Search(host or Host()).devices()
 
 
+def accelerators(host: Host | None = None) -> tuple[str, ...]:
+    """Names of the CUDA devices that torch can use here, whichever a session computes on; none where there is none."""
+    try:
+        return tuple(device.name for device in cuda_devices(host))
+    except Unavailable:
+        return ()
+
+
 class _Search:
     """One look around: each step adds a line on what it looked for, and the first that fails ends it."""
 

@@ -148,7 +148,7 @@ class Diagnosis(Concluding):
     """Where the difference of a cell that is INACCURATE enters, told by one judged call.
 
     Attributes:
-        call: the call that was looked into, of all that passed their bound the one that did so most.
+        call: the call that was looked into (`assay.evidence.case.Case.suspect`).
         weights: whose weights it ran with.
         stages: its error after each stage from torch to the recorded outputs, in order. A stage that could not be
             examined has no number, and says why.

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from assay import needs
 from assay.cell import CellRun, preloads
-from assay.devices import Device, choose
+from assay.devices import Device, accelerators, choose
 from assay.errors import Unavailable
 from assay.files import write_atomically
 from assay.installed import Installation
@@ -175,7 +175,7 @@ def _begun(plan: Plan) -> SessionReport:
         backend=plan.backend.name,
         asked_device=plan.device,
         started_at=started,
-        machine=describe_machine(),
+        machine=describe_machine(accelerators()),
         environment=describe_environment(threads(), plan.backend.packages),
         planned=plan.families,
         precisions=plan.precisions,

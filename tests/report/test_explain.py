@@ -138,6 +138,7 @@ def test_the_command_runs_the_same_cell() -> None:
     assert again(shown(make.cell(size="own", checkpoint=hub))) == "nox -s cpu -- --model bert=org/name@abc123"
     odd = make.checkpoint("my model; rm -rf ~", "path")
     assert shlex.split(again(shown(make.cell(size="own", checkpoint=odd))))[-1] == "bert=my model; rm -rf ~"
+    assert again(shown(make.cell(backend="theirs"))) == "assay run --backend theirs --family bert"
 
 
 def test_several_cells_of_a_place_stand_one_after_the_other() -> None:

@@ -108,6 +108,22 @@ def test_a_layer_that_the_runtime_rounds_is_found_in_the_runtime(
     assert diagnosis.layer is not None and diagnosis.layer.name == impostor("LAYER")
 
 
+def test_at_int8_torch_computes_in_float32_and_the_runtime_is_guilty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An artifact of other weights, made in the place of the checkpoint's."""
+    pytest.importorskip("onnxruntime")
+    backend, other = backends.load("onnxruntime"), checkpoints.local("bert", seed=4242)
+    of_other = backend.build(other, precision=Precision.INT8)
+    monkeypatch.setattr(backend, "build", lambda checkpoint, precision: of_other)
+    diagnosis = diagnosed(
+        loaded(backend, monkeypatch), checkpoints.local("bert"), tmp_path, precision=Precision.INT8
+    )  # fmt: skip
+    assert verdicts(diagnosis) == {"torch": Verdict.PASSED, "target runtime": Verdict.FAILED}
+    assert diagnosis.guilty == "target runtime"
+    assert diagnosis.not_examined == "the layers of onnxruntime cannot be watched"
+
+
 def test_a_function_that_the_export_replaces_is_found_in_the_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,11 +34,18 @@ def run_roles(backend_name: str, folder: Path) -> Answer:
         return servers.call(Request("runner", backend.preload, run, folder / "run", alone=True)).finish()
 
 
+def runtimes(answer: Answer) -> set[str]:
+    """Which runtimes' packages the runner had imported."""
+    return {"torch", "openvino", "onnxruntime", "tensorflow", "jax"}.intersection(
+        answer.response["software"]["modules"]
+    )
+
+
 @linux
 @pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
 def test_the_runner_of_another_runtime_has_no_torch(name: str, tmp_path: Path) -> None:
     answer = run_roles(name, tmp_path)
-    assert answer.response["modules"] == [name]
+    assert runtimes(answer) == {name}
     libraries = answer.response["libraries"]
     assert any(library.startswith(backends.load(name).libraries) for library in libraries)
     assert not [library for library in libraries if "torch" in library or "c10" in library]
@@ -47,7 +54,7 @@ def test_the_runner_of_another_runtime_has_no_torch(name: str, tmp_path: Path) -
 @linux
 def test_a_torch_runner_is_seen_to_hold_torch(tmp_path: Path) -> None:
     answer = run_roles("cpu", tmp_path)
-    assert answer.response["modules"] == ["torch"]
+    assert runtimes(answer) == {"torch"}
     assert any(library.startswith("libtorch") for library in answer.response["libraries"])
 
 

@@ -252,7 +252,7 @@ class Specimen:
             twin=replace(self._twin_truth, outputs=twin),
             perturbed=replace(self._perturbed_truth, outputs=perturbed), tensor=self.tensor,
             untraced=judged("traced"), reference=self._reference, clock=IDLE, operations=own.operations,
-            libraries=TORCH, modules=["torch"], software=NOTHING,
+            libraries=TORCH, software=NOTHING,
         )  # fmt: skip
 
     def _decoding(self, own: Observed) -> Decoding:

@@ -168,7 +168,6 @@ class Case:
         clock: all times.
         operations: the trace.
         libraries: shared libraries mapped in the runner; None where the system does not tell.
-        modules: Python packages of runtimes that the runner imported.
         software: what the runner had in its process, beside the install records.
     """
 
@@ -194,7 +193,6 @@ class Case:
     clock: Clock
     operations: Sequence[Operation]
     libraries: Sequence[str] | None
-    modules: Sequence[str]
     software: Software
 
     def suspect(self) -> dict[str, str] | None:

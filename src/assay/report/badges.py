@@ -45,7 +45,7 @@ def _column(cells: Sequence[MatrixCell]) -> str:
 
 
 def _row(cells: Mapping[str, Sequence[MatrixCell]]) -> str:
-    """`REAL on cpu, openvino · FAILED on onnxruntime`, gravest last; what nobody could run is left out."""
+    """`REAL on cpu, openvino · FAILED on onnxruntime`; what nobody could run is left out."""
     where: dict[Status, list[str]] = {status: [] for status in Status}
     for backend, mine in cells.items():
         for status in dict.fromkeys(cell.status for cell in mine):

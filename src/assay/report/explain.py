@@ -10,6 +10,7 @@ from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from assay import backends
 from assay.errors import unknown
 from assay.evidence import LAYERS
 from assay.matrix import Matrix, MatrixCell
@@ -60,7 +61,8 @@ def print_cells(cells: Sequence[MatrixCell], file: TextIO | None = None, *, widt
 
 def again(cell: MatrixCell) -> str:
     """The command that runs a cell once more, with inputs drawn anew."""
-    words = ["nox", "-s", cell.backend, "--"]
+    has_session = backends.built_in(cell.backend)
+    words = ["nox", "-s", cell.backend, "--"] if has_session else ["assay", "run", "--backend", cell.backend]
     checkpoint = cell.checkpoint
     if cell.size == OWN and checkpoint:
         source = checkpoint.name + (f"@{checkpoint.revision}" if checkpoint.revision else "")

@@ -12,6 +12,7 @@ from assay.errors import UsageError
 from assay.matrix import Matrix, MatrixCell, SessionRef
 from assay.report import units
 from assay.schema import OWN, Cell, Check, CheckpointRef, Layer, Precision, Status
+from assay.status import PRECEDENCE
 
 GLYPHS: Mapping[Status, str] = {
     Status.REAL: "✔",
@@ -252,6 +253,6 @@ def causes(matrix: Matrix) -> list[Cause]:
             reason = f"{cell.reason}; {cell.diagnosis.text}" if cell.diagnosis else cell.reason
             cause = Cause(cell.status, units.plain(reason), tuple(map(units.plain, looked_for)), [], columns)
             found.setdefault(cause, cause).cells.append(cell)
-    order = (Status.MOCK, Status.FALLBACK, Status.INACCURATE, Status.FAILED, Status.UNPROVEN)
-    rank = {status: index for index, status in enumerate((*order, Status.UNAVAILABLE, Status.PENDING))}
-    return sorted(found.values(), key=lambda cause: rank[cause.status])
+    *graver, unproven = PRECEDENCE
+    order = (*graver, Status.FAILED, unproven, Status.UNAVAILABLE, Status.PENDING)
+    return sorted(found.values(), key=lambda cause: order.index(cause.status))

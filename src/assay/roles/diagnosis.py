@@ -162,9 +162,9 @@ class _Examination:
             return layers
 
     def _in_torch(self) -> tuple[Tensors, Layers]:
-        """The checkpoint in eager torch on the CPU, in the declared precision."""
-        artifact = Artifact(self._artifact.family, str(self._checkpoint), "checkpoint")
-        with watched() as seen, self._silent(cpu.BACKEND, artifact, cpu_device()) as engine:
+        """The checkpoint in eager torch on the CPU, in the declared precision; of int8, in that of its arithmetic."""
+        artifact, precision = Artifact(self._artifact.family, str(self._checkpoint), "checkpoint"), self._precision
+        with watched() as seen, self._silent(cpu.BACKEND, artifact, cpu_device(), precision.arithmetic) as engine:
             outputs = self._call.ask(engine)
         return outputs, {} if self._call.prompt else seen.layers()
 
@@ -194,7 +194,7 @@ class _Examination:
             return self._named(None)
         with self._phase(TARGET):
             try:
-                with watched() as seen, self._silent(self._backend, artifact, self._device) as engine:
+                with watched() as seen, self._silent(self._backend, artifact, self._device, self._precision) as engine:
                     outputs = self._call.ask(engine)
             except Exception as error:  # noqa: BLE001 (the same)
                 return self._note(not_examined=f"layers: {_reason(error)}")
@@ -203,8 +203,8 @@ class _Examination:
         layers = stages.layers(outputs, self._expected.exact) if stages else seen.layers()
         return self._named(layers)
 
-    def _silent(self, backend: Any, artifact: Artifact, device: Device) -> Engine:
-        opened: Engine = backend.open(artifact, device=device, precision=self._precision, phase=_no_phase)
+    def _silent(self, backend: Any, artifact: Artifact, device: Device, precision: Precision) -> Engine:
+        opened: Engine = backend.open(artifact, device=device, precision=precision, phase=_no_phase)
         return opened
 
     def _named(self, layers: Layers | None) -> Diagnosis:

@@ -17,8 +17,7 @@ from assay.backends.base import Artifact, Operation
 from assay.challenge import Alone, Challenges
 from assay.devices import Device
 from assay.errors import UsageError, listed
-from assay.evidence import LAYERS as CONSEQUENCES
-from assay.evidence import agreement, digest, placement, provenance, timing, weights
+from assay.evidence import LAYERS, MODULES, digest
 from assay.evidence.case import Answer, Arrays, Case, Clock, Decoding, Software
 from assay.evidence.operations import counted, decoding_work
 from assay.evidence.reference import DRAWS, Reference
@@ -37,7 +36,6 @@ from assay.tensor_files import is_small
 from assay.torch_threads import use_threads
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-LAYERS = (agreement, weights, placement, timing, provenance)
 
 Call = tuple[str, Tensors, str]
 """A judged call: name, inputs, and the file that its outputs are in."""
@@ -73,7 +71,7 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         work = {"operations": operations} | _decoding_work(reference, family, config)
         case = _case(request, family, config, artifact, reference, outputs, operations)
     with phase("evidence"):
-        evidence: list[Evidence] = [layer.judge(case) for layer in LAYERS]
+        evidence: list[Evidence] = [module.judge(case) for module in MODULES.values()]
     with phase("digest"):
         digests = digest.digests(outputs, family.masks(fixed), case.traced, case.precision)
     return {
@@ -95,7 +93,7 @@ def _decoding_work(reference: Reference, family: Family, config: Config) -> dict
 
 def _inaccurate(evidence: Sequence[Evidence]) -> bool:
     return any(
-        CONSEQUENCES[each.layer].get(check.name) is Status.INACCURATE and check.verdict is Verdict.FAILED
+        LAYERS[each.layer].get(check.name) is Status.INACCURATE and check.verdict is Verdict.FAILED
         for each in evidence
         for check in each.checks
     )
@@ -181,7 +179,6 @@ def _case(
         clock=clock,
         operations=[Operation(**operation) for operation in runner["trace"]],
         libraries=runner["libraries"],
-        modules=runner["modules"],
         software=Software(
             findings=Findings(**request["installed"]),
             mocks=runner["software"]["mocks"],

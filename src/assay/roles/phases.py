@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from assay.schema import Phase
@@ -20,7 +20,6 @@ class PhaseLog:
     """
 
     path: Path
-    seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
@@ -28,8 +27,7 @@ class PhaseLog:
         self._write({"begin": name})
         started = time.perf_counter()
         yield
-        self.seconds[name] = time.perf_counter() - started
-        self._write({"end": name, "seconds": self.seconds[name]})
+        self._write({"end": name, "seconds": time.perf_counter() - started})
 
     def _write(self, record: dict[str, object]) -> None:
         with self.path.open("a", encoding="utf-8") as stream:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -67,7 +66,7 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
             with phase("challenges"):
                 _challenge(engine, written, challenges.of_other_weights())
             response = {}
-    return response | {"libraries": library_names(), "modules": loaded_runtimes(), "digests": written.digests}
+    return response | {"libraries": library_names(), "digests": written.digests}
 
 
 def _challenge(engine: Engine, written: Written, *calls: tuple[str, Tensors]) -> None:
@@ -232,8 +231,3 @@ def library_names() -> list[str] | None:
     """Names of the shared libraries mapped into this process; None where the system does not tell."""
     paths = mapped_libraries()
     return None if paths is None else sorted({Path(path).name for path in paths})
-
-
-def loaded_runtimes() -> list[str]:
-    """Which of the known runtimes' Python packages this process has imported."""
-    return sorted(name for name in ("torch", "openvino", "onnxruntime", "tensorflow", "jax") if sys.modules.get(name))

@@ -1,7 +1,7 @@
 """A role server: imports once, executes nothing, forks one process for every role that it is asked for.
 
 `python -m assay.roles.server MODULE...` answers JSON lines. A request names a role, its folder, and what else is to be
-imported before; the answers are `{"ready": ...}`, then for each request `{"folder": ..., "pid": ...}` and, when that
+imported before; the answers are `{"ready": true}`, then for each request `{"folder": ..., "pid": ...}` and, when that
 process has ended, `{"folder": ..., "status": ..., "cpu": ...}`. Requests that come before that run beside it.
 
 A fork after a threaded operation hangs, so the server only imports; where an import left a thread
@@ -47,7 +47,7 @@ def main(preload: list[str]) -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     _import(preload)
-    _answer(answers, {"ready": True, "forks": _forks()})
+    _answer(answers, {"ready": True})
     _serve(answers)
 
 
