@@ -99,11 +99,20 @@ def test_openvino_has_what_the_processor_s_flags_tell(
     assert column.BACKEND.precisions(device) == (Precision.F32, *able)
     for precision in set(LOWER) - set(able):
         absent = column.BACKEND.lacks(device, precision)
-        instead = "widen weights before it computes" if precision is Precision.INT8 else "compute in f32"
         assert absent.reason == (
-            f"{device.name} has no instructions for {precision} that OpenVINO uses: it would {instead}"
+            f"{device.name} has no instructions for {precision} that OpenVINO uses: it would compute in f32"
         )
         assert absent.looked_for and all(line.startswith("processor flags ") for line in absent.looked_for)
+
+
+def test_openvino_without_avx2_says_what_it_would_do_with_weights_in_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(column, "flags", frozenset)
+    monkeypatch.setattr(column, "find_spec", lambda name: name == "nncf")
+    absent = column.BACKEND.lacks(cpu_device(), Precision.INT8)
+    assert absent.reason.endswith(
+        "has no instructions for int8 that OpenVINO uses: it would widen weights before it computes"
+    )
+    assert absent.looked_for == ("processor flags avx2: not found",)
 
 
 def test_openvino_names_the_flags_that_are_missing_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,8 +163,8 @@ class _Examination:
 
     def _in_torch(self) -> tuple[Tensors, Layers]:
         """The checkpoint in eager torch on the CPU, in the declared precision; of int8, in that of its arithmetic."""
-        artifact, precision = Artifact(self._artifact.family, str(self._checkpoint), "checkpoint"), self._precision
-        with watched() as seen, self._silent(cpu.BACKEND, artifact, cpu_device(), precision.arithmetic) as engine:
+        artifact = Artifact(self._artifact.family, str(self._checkpoint), "checkpoint")
+        with watched() as seen, self._silent(cpu.BACKEND, artifact, cpu_device(), self._precision.arithmetic) as engine:
             outputs = self._call.ask(engine)
         return outputs, {} if self._call.prompt else seen.layers()
 
