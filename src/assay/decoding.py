@@ -41,18 +41,21 @@ def decode(engine: Engine, prompt: Tensors, count: int, forced: np.ndarray | Non
         forced: these tokens, (batch, count); without them each next one is the likeliest.
     """
     engine.reset()
-    chosen: list[np.ndarray] = []
     started = time.perf_counter()
-    logits = [np.array(engine.prefill(prompt)["logits"])]
-    first = time.perf_counter() - started
-    before, steps = engine.cache_size(), []
+    answer = np.asarray(engine.prefill(prompt)["logits"])
+    first, steps = time.perf_counter() - started, []
+    batch, vocabulary = answer.shape
+    tokens = np.empty((batch, count), np.int64)
+    logits = np.empty((batch, count + 1, vocabulary), answer.dtype)
+    logits[:, 0] = answer  # a copy: the engine may use its buffer again
+    before = engine.cache_size()
     for number in range(count):
-        tokens = logits[-1].argmax(axis=-1) if forced is None else forced[:, number]
+        given = logits[:, number].argmax(axis=-1) if forced is None else forced[:, number]
+        tokens[:, number] = given
         started = time.perf_counter()
-        answer = np.asarray(engine.step(tokens)["logits"])
+        answer = np.asarray(engine.step(given)["logits"])
         steps.append(time.perf_counter() - started)
-        logits.append(np.array(answer))  # the engine may use its buffer again
-        chosen.append(tokens)
-    grown = (engine.cache_size() - before) / (count * len(logits[0]))
+        logits[:, number + 1] = answer
+    grown = (engine.cache_size() - before) / (count * batch)
     engine.reset()
-    return Decoded(np.stack(chosen, axis=1), np.stack(logits, axis=1), first, steps, grown)
+    return Decoded(tokens, logits, first, steps, grown)

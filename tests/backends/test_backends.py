@@ -72,6 +72,33 @@ def test_an_input_that_nobody_feeds_is_an_error(opened: tuple[str, Engine], chec
         engine.run(inputs)
 
 
+@pytest.mark.parametrize("contiguous", [True, False])
+def test_an_array_that_comes_again_is_read_again(
+    opened: tuple[str, Engine], checkpoint: Checkpoint, contiguous: bool
+) -> None:
+    """Its numbers may be others by then, whether the runtime reads it or a copy."""
+    challenges = Challenges(families.load(FAMILY), checkpoint.config(), "00")
+    before, after = challenges.timed(0), challenges.timed(1)
+    expected = np.array(opened[1].run(after)["last_hidden_state"])
+    inputs = {
+        name: np.copy(array) if contiguous else np.repeat(array, 2, axis=1)[:, ::2] for name, array in before.items()
+    }
+    first = np.array(opened[1].run(inputs)["last_hidden_state"])
+    for name, array in inputs.items():
+        array[:] = after[name]
+    np.testing.assert_array_equal(opened[1].run(inputs)["last_hidden_state"], expected)
+    assert np.abs(first - expected).max() > 0.1
+
+
+def test_openvino_copies_nothing_out(checkpoint: Checkpoint) -> None:
+    pytest.importorskip("openvino")
+    backend = backends.load("openvino")
+    artifact = backend.build(checkpoint, precision=Precision.F32)
+    inputs = Challenges(families.load(FAMILY), checkpoint.config(), "00").timed(0)
+    with backend.open(artifact, device=backend.devices()[0], precision=Precision.F32, phase=no_phase) as engine:
+        assert not any(array.flags.owndata for array in engine.run(inputs).values())
+
+
 def test_the_trace_names_devices_and_precisions(opened: tuple[str, Engine], checkpoint: Checkpoint) -> None:
     inputs = Challenges(families.load(FAMILY), checkpoint.config(), "00").traced()
     outputs, operations = opened[1].trace(inputs)

@@ -80,7 +80,10 @@ class Engine(ABC):
 
     @abstractmethod
     def run(self, inputs: Tensors) -> Tensors:
-        """One forward pass; every output is on the host, as a numpy array, when it returns."""
+        """One forward pass; every output is on the host, as a numpy array, when it returns.
+
+        The next call may overwrite it: whoever keeps outputs copies them.
+        """
 
     def prefill(self, inputs: Tensors) -> Tensors:
         """A prompt in, `logits` of its last position out, (batch, vocabulary). Decoders alone can."""

@@ -134,30 +134,36 @@ class Graph:
             for index, port in enumerate(compiled.inputs)
         ]
         self._fed = self._ports
-        self._arrays: list[np.ndarray] = []
+        self._set: dict[int, np.ndarray] = {}
         self.inputs = frozenset(name for _, names, _ in self._ports for name in names)
         self.outputs = [sorted(port.get_names()) for port in compiled.outputs]
 
     def run(self, inputs: Tensors) -> dict[str, np.ndarray]:
-        """One run. A graph input that nobody feeds is an error: OpenVINO would run it as empty."""
-        return self._named(np.array(tensor.data) for tensor in self._computed(inputs))
+        """One run, whose outputs are the runtime's own memory, which the next run overwrites.
+
+        A graph input that nobody feeds is an error: OpenVINO would run it as empty.
+        """
+        return self._named(tensor.data for tensor in self._computed(inputs))
 
     def run_inside(self, inputs: Tensors) -> dict[str, Any]:
-        """One run whose outputs stay in the runtime, as its own tensors, which the next run overwrites."""
+        """The same, as tensors that another graph can read."""
         return self._named(self._computed(inputs))
 
     def _computed(self, inputs: Tensors) -> list[Any]:
         from openvino import Tensor
 
-        # The runtime reads the arrays themselves: they must live until it has.
-        arrays = [np.require(inputs[_given(names, inputs)], kind, ("C", "W")) for _, names, kind in self._fed]
-        for (index, _, _), array in zip(self._fed, arrays, strict=True):
+        for index, names, kind in self._fed:
+            array = inputs[_given(names, inputs)]
+            if self._set.get(index) is array:
+                continue
+            if array.dtype != kind or not array.flags.carray:
+                array = np.require(array, kind, ("C", "W"))
             self.request.set_input_tensor(index, Tensor(array, shared_memory=True))
+            self._set[index] = array  # the runtime reads the array itself, which must live as long
         # On a thread of the runtime, which stays on its core. `infer` would compute on this one, moved to that core and
         # back by every call; where another process is on it, each call then waits for a time slice.
         self.request.start_async()
         self.request.wait()
-        self._arrays = arrays
         return [self.request.get_output_tensor(index) for index in range(len(self.outputs))]
 
     def _named(self, outputs: Iterable[T]) -> dict[str, T]:
@@ -165,7 +171,7 @@ class Graph:
 
     def hold(self, tensors: Mapping[str, Any]) -> None:
         """Set these inputs for all runs until others are held; runs are not fed them."""
-        self._fed = []
+        self._fed, self._set = [], {}
         for port in self._ports:
             index, names, _ = port
             if found := [name for name in names if name in tensors]:
