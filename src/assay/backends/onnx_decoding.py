@@ -16,6 +16,7 @@ class DecodingEngine(Engine):
     def __init__(self, family: GeneratingFamily) -> None:
         self._target = family.target
         self._mask: np.ndarray | None = None
+        self._next = np.empty((0, 1), np.int64)
 
     @abstractmethod
     def begin(self, batch: int, source: Tensors) -> Tensors:
@@ -46,7 +47,11 @@ class DecodingEngine(Engine):
         """One token a sequence."""
         if self._target == "input_ids" and self._mask is not None:
             self._mask = grown(self._mask, 1)
-        return {"logits": self.decode(self._feed(tokens[:, None], _ONLY))["logits"][:, -1]}
+        # In the array of the step before: a runtime that reads it there need not be told anew.
+        if len(self._next) != len(tokens):
+            self._next = np.empty((len(tokens), 1), np.int64)
+        self._next[:, 0] = tokens
+        return {"logits": self.decode(self._feed(self._next, _ONLY))["logits"][:, -1]}
 
     def _first(self, inputs: Tensors, keep: np.ndarray) -> Tensors:
         self.reset()
