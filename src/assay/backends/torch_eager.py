@@ -160,8 +160,8 @@ class TorchDecoder(TorchEngine):
         self.reset()
         with self._torch.inference_mode():
             self._inputs = {name: self._place(array) for name, array in inputs.items()}
-            self._cache = self._stepper.begin(self._inputs)
-            return self._advance()
+            self._cache, logits = self._stepper.prefill(self._inputs, self._keep())
+            return _on_host(logits)
 
     def step(self, tokens: np.ndarray) -> Tensors:
         """The tokens through the decoder alone."""
@@ -170,12 +170,11 @@ class TorchDecoder(TorchEngine):
             if self._target == "input_ids":
                 mask = self._inputs["attention_mask"]
                 self._inputs["attention_mask"] = self._torch.nn.functional.pad(mask, (0, 1), value=1)
-            return self._advance()
+            return _on_host(self._stepper.advance(self._cache, self._inputs, self._keep()))
 
-    def _advance(self) -> Tensors:
-        keep = self._last + (self._inputs[self._target].shape[1] - 1)
-        logits = self._stepper.advance(self._cache, self._inputs, keep)
-        return {"logits": logits[:, -1].float().cpu().numpy()}
+    def _keep(self) -> torch.Tensor:
+        """Which logits are wanted: the last."""
+        return self._last + (self._inputs[self._target].shape[1] - 1)
 
     def reset(self) -> None:
         """Drop the cache."""
@@ -186,6 +185,10 @@ class TorchDecoder(TorchEngine):
         from assay.families.steps import cache_size
 
         return cache_size(self._cache)
+
+
+def _on_host(logits: torch.Tensor) -> Tensors:
+    return {"logits": logits[:, -1].float().cpu().numpy()}
 
 
 def between_events(cuda: Any, call: Callable[[], object]) -> float:

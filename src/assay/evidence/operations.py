@@ -75,21 +75,17 @@ def decoding_work(reference: Reference, family: GeneratingFamily, prompt: Tensor
     """Count a prefill of this prompt and the step after it."""
     steps = stepper(family, reference.module.model)
     inputs = {name: torch.from_numpy(array) for name, array in widened(prompt).items()}
-    begun, first, step = Counting(), Counting(), Counting()
+    first, step = Counting(), Counting()
     with float64_default(), torch.no_grad(), TrueFloat64():
-        with begun:
-            cache = steps.begin(inputs)
         with first:
-            logits = steps.advance(cache, inputs, torch.tensor([inputs[family.target].shape[1] - 1]))
+            cache, logits = steps.prefill(inputs, torch.tensor([inputs[family.target].shape[1] - 1]))
         inputs[family.target] = logits[:, -1].argmax(-1, keepdim=True)
         if family.target == "input_ids":
             inputs["attention_mask"] = torch.from_numpy(grown(prompt["attention_mask"], 1))
         with step:
             steps.advance(cache, inputs, torch.tensor([0]))
-    # `begin` runs the decoder over one token of its own, for the keys and values of the source; no runtime has to.
-    source = max(0, begun.operations - step.operations)
     matrices = sum(step.parameters[each] for each in step.matrices)
-    return DecodingWork(source + first.operations, sum(step.parameters.values()) + _numbers(cache), matrices)
+    return DecodingWork(first.operations, sum(step.parameters.values()) + _numbers(cache), matrices)
 
 
 def _numbers(cache: Any) -> int:

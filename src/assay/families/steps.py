@@ -29,18 +29,21 @@ def positions(mask: torch.Tensor) -> torch.Tensor:
 
 
 class Stepper(Protocol):
-    """Begins a sequence and advances it."""
+    """Begins a sequence and advances it.
 
-    def begin(self, inputs: Inputs) -> Any:
-        """An empty cache; behind it, where there is an encoder, what it made of the source."""
+    `keep` are the last indices of the new tokens, those whose logits are wanted: (batch, len(keep), vocabulary).
+    """
+
+    def prefill(self, inputs: Inputs, keep: torch.Tensor) -> tuple[Any, torch.Tensor]:
+        """The cache of a source, where there is an encoder, and of a prompt; and the prompt's logits."""
 
     def advance(self, cache: Any, inputs: Inputs, keep: torch.Tensor) -> torch.Tensor:
-        """Logits, (batch, len(keep), vocabulary), of the last tokens of `inputs`; the cache grows by all of them.
+        """Logits of new tokens, by all of which the cache grows.
 
         Args:
-            cache: as `begin` made it, and `advance` left it.
-            inputs: the new tokens, and the attention mask of old and new.
-            keep: the last indices of the new tokens.
+            cache: as `prefill` made it, and `advance` left it.
+            inputs: the new tokens, and the attention mask of old and new; where there is an encoder, the source's.
+            keep: see `Stepper`.
         """
 
 
@@ -50,9 +53,10 @@ class DecoderStepper:
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
 
-    def begin(self, inputs: Inputs) -> DynamicCache:
-        """Nothing yet."""
-        return DynamicCache()
+    def prefill(self, inputs: Inputs, keep: torch.Tensor) -> tuple[DynamicCache, torch.Tensor]:
+        """See `Stepper`."""
+        cache = DynamicCache()
+        return cache, self.advance(cache, inputs, keep)
 
     def advance(self, cache: DynamicCache, inputs: Inputs, keep: torch.Tensor) -> torch.Tensor:
         """See `Stepper`."""
@@ -70,29 +74,45 @@ class CrossStepper:
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
 
-    def begin(self, inputs: Inputs) -> EncoderDecoderCache:
-        """The keys and values of the source; a first step fills them in, and what it did of its own is dropped."""
-        source = {name: tensor for name, tensor in inputs.items() if name != "decoder_input_ids"}
-        states = self._model.get_encoder()(**source)[0]
-        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+    def prefill(self, inputs: Inputs, keep: torch.Tensor) -> tuple[EncoderDecoderCache, torch.Tensor]:
+        """See `Stepper`; the pass over the prompt fills in what the source has in the cache."""
+        cache = _empty()
+        return cache, self._pass(cache, self._states(inputs), inputs, keep)
+
+    def advance(self, cache: EncoderDecoderCache, inputs: Inputs, keep: torch.Tensor) -> torch.Tensor:
+        """See `Stepper`."""
+        keys = cache.cross_attention_cache.layers[0].keys
+        # Only the shape of the states counts: keys and values are there already.
+        return self._pass(cache, keys.new_zeros((keys.shape[0], keys.shape[2], 1)), inputs, keep)
+
+    def source(self, inputs: Inputs) -> DynamicCache:
+        """A source's keys and values alone. A pass over one token fills them in; what that token has is dropped."""
+        cache, states = _empty(), self._states(inputs)
         start = torch.zeros((states.shape[0], 1), dtype=torch.int64, device=states.device)
         self._model(
             encoder_outputs=BaseModelOutput(last_hidden_state=states), decoder_input_ids=start,
             past_key_values=cache, use_cache=True,
         )  # fmt: skip
-        return _ready(DynamicCache(), cache.cross_attention_cache)
+        return cache.cross_attention_cache
 
-    def advance(self, cache: EncoderDecoderCache, inputs: Inputs, keep: torch.Tensor) -> torch.Tensor:
-        """See `Stepper`; the attention mask is the source's."""
-        keys = cache.cross_attention_cache.layers[0].keys
-        # Only the shape of the states counts: keys and values are there already.
-        states = keys.new_zeros((keys.shape[0], keys.shape[2], 1))
+    def _states(self, inputs: Inputs) -> torch.Tensor:
+        source = {name: tensor for name, tensor in inputs.items() if name != "decoder_input_ids"}
+        states: torch.Tensor = self._model.get_encoder()(**source)[0]
+        return states
+
+    def _pass(
+        self, cache: EncoderDecoderCache, states: torch.Tensor, inputs: Inputs, keep: torch.Tensor
+    ) -> torch.Tensor:
         mask = {"attention_mask": inputs["attention_mask"]} if "attention_mask" in inputs else {}
         logits = self._model(
             encoder_outputs=BaseModelOutput(last_hidden_state=states), past_key_values=cache, use_cache=True,
             decoder_input_ids=inputs["decoder_input_ids"], **mask,
         ).logits  # fmt: skip
         return logits[:, -keep.shape[0] :]
+
+
+def _empty() -> EncoderDecoderCache:
+    return EncoderDecoderCache(DynamicCache(), DynamicCache())
 
 
 def _ready(own: DynamicCache, cross: DynamicCache) -> EncoderDecoderCache:
@@ -122,7 +142,7 @@ class ExportedSource(torch.nn.Module):
 
     def forward(self, **source: torch.Tensor) -> dict[str, torch.Tensor]:
         """One encoding."""
-        return dict(_named("cross", CrossStepper(self.model).begin(source).cross_attention_cache))
+        return dict(_named("cross", CrossStepper(self.model).source(source)))
 
 
 class ExportedStep(torch.nn.Module):
