@@ -10,9 +10,10 @@ from assay.session_report import Environment, Machine, MachinePeak
 
 
 class SessionRef(Record):
-    """The session behind a cell of the matrix."""
+    """The session behind a cell of the matrix; `asked_device` is what `--device` said."""
 
     id: str
+    asked_device: str | None = None
     started_at: Timestamp
     machine: Machine
     environment: Environment

@@ -116,6 +116,7 @@ def _rank(report: SessionReport) -> tuple[object, ...]:
 def _observed(report: SessionReport) -> Iterable[_Seen]:
     session = SessionRef(
         id=report.id,
+        asked_device=report.asked_device,
         started_at=report.started_at,
         machine=report.machine,
         environment=report.environment,

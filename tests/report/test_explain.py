@@ -139,6 +139,9 @@ def test_the_command_runs_the_same_cell() -> None:
     odd = make.checkpoint("my model; rm -rf ~", "path")
     assert shlex.split(again(shown(make.cell(size="own", checkpoint=odd))))[-1] == "bert=my model; rm -rf ~"
     assert again(shown(make.cell(backend="theirs"))) == "assay run --backend theirs --family bert"
+    second = make.report(make.cell(backend="cuda")).model_copy(update={"asked_device": "cuda:1"})
+    (cell,) = find(make.matrix(second), "bert", "cuda")
+    assert again(cell) == "nox -s cuda -- --family bert --device cuda:1"
 
 
 def test_several_cells_of_a_place_stand_one_after_the_other() -> None:

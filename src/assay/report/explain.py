@@ -71,6 +71,7 @@ def again(cell: MatrixCell) -> str:
         words += ["--family", cell.family]
         words += [] if cell.size == "tiny" else ["--size", cell.size]
     words += [] if cell.precision is Precision.F32 else ["--precision", cell.precision]
+    words += ["--device", cell.session.asked_device] if cell.session and cell.session.asked_device else []
     return shlex.join(map(units.plain, words))
 
 
