@@ -12,6 +12,7 @@ from transformers import GenerationMixin
 
 from assay import backends, checkpoints, families
 from assay.backends.base import Engine
+from assay.backends.torch_eager import TorchDecoder
 from assay.challenge import Challenges
 from assay.decoding import decode
 from assay.families.generation import GeneratingFamily, grown
@@ -84,6 +85,23 @@ def test_the_cache_grows_by_keys_and_values_of_every_layer(engine: Engine, chall
     }  # fmt: skip
     found = decode(engine, prompt, tokens.shape[1], tokens).cache
     assert found == 2 * 4 * sizes[challenges.family.id]  # keys and values, four bytes a number
+
+
+@pytest.mark.parametrize("name", GENERATING)
+def test_the_first_token_takes_torch_one_pass_of_the_decoder(name: str) -> None:
+    """The source's keys and values come on the way, as in `generate`; a pass for them alone would be timed too."""
+    family, checkpoint, backend = families.load(name), checkpoints.local(name), backends.load("cpu")
+    artifact = backend.build(checkpoint, precision=Precision.F32)
+    challenges = Challenges(family, checkpoint.config(), "0d")
+    passes: list[object] = []
+    device = backend.devices()[0]
+    with backend.open(artifact, device=device, precision=Precision.F32, phase=no_phase) as opened:
+        assert isinstance(opened, TorchDecoder)
+        opened._module.model.get_decoder().register_forward_hook(lambda *_: passes.append(None))
+        opened.prefill(challenges.greedy())
+        assert len(passes) == 1
+        opened.step(np.zeros(3, np.int64))
+        assert len(passes) == 2
 
 
 def test_padding_on_the_left_does_not_matter(challenges: Challenges) -> None:
