@@ -333,18 +333,28 @@ class NotReset(TorchDecoder):
         with torch.inference_mode():
             placed["attention_mask"] = torch.cat((mask, placed["attention_mask"]), dim=1)
             self._inputs = placed
-            return self._advance()
+            logits = self._stepper.advance(old, placed, self._keep())
+            return {"logits": logits[:, -1].float().numpy()}
 
 
 class U8Cache(TorchDecoder):
     """Keeps keys and values in 8 bits, a scale for each token and head."""
 
-    def _advance(self) -> Any:
-        answer = super()._advance()
-        for tensor in _cached(self._cache):
-            scale = tensor.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12) / 127
-            tensor.copy_((tensor / scale).round() * scale)
+    def prefill(self, inputs: Any) -> Any:
+        answer = super().prefill(inputs)
+        self._narrow()
         return answer
+
+    def step(self, tokens: np.ndarray) -> Any:
+        answer = super().step(tokens)
+        self._narrow()
+        return answer
+
+    def _narrow(self) -> None:
+        with torch.inference_mode():
+            for tensor in _cached(self._cache):
+                scale = tensor.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12) / 127
+                tensor.copy_((tensor / scale).round() * scale)
 
 
 def stale_cache(subject: Subject) -> None:
