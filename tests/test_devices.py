@@ -226,7 +226,7 @@ def test_memory_that_the_machine_shares(good: Host) -> None:
 def test_the_driver_needed_is_that_of_the_pinned_torch() -> None:
     pin = next(line for line in (ENVS / "cuda.txt").read_text().splitlines() if line.startswith("cuda-toolkit=="))
     toolkit = pin.split()[0].partition("==")[2].split(".")
-    assert (int(toolkit[0]), 0) == MINIMUM_DRIVER_CUDA
+    assert (int(toolkit[0]), int(toolkit[1])) == MINIMUM_DRIVER_CUDA
 
 
 def test_the_processor() -> None:
