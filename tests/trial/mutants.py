@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from assay.backends.torch_eager import TorchDecoder
+from assay.backends.torch_eager import TorchDecoder, last_on_host
 from assay.evidence.rounding import UNIT_ROUND_OFF
 from assay.families.sentence_embeddings import Pooling, SentenceEmbeddings
 from assay.schema import Precision
@@ -333,8 +333,7 @@ class NotReset(TorchDecoder):
         with torch.inference_mode():
             placed["attention_mask"] = torch.cat((mask, placed["attention_mask"]), dim=1)
             self._inputs = placed
-            logits = self._stepper.advance(old, placed, self._keep())
-            return {"logits": logits[:, -1].float().numpy()}
+            return last_on_host(self._stepper.advance(old, placed, self._keep()))
 
 
 class U8Cache(TorchDecoder):

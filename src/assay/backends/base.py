@@ -76,14 +76,14 @@ class Operation:
 
 
 class Engine(ABC):
-    """A loaded model: a context manager that runs forward passes."""
+    """A loaded model: a context manager that runs forward passes.
+
+    The next call may overwrite what one has answered: whoever keeps outputs copies them.
+    """
 
     @abstractmethod
     def run(self, inputs: Tensors) -> Tensors:
-        """One forward pass; every output is on the host, as a numpy array, when it returns.
-
-        The next call may overwrite it: whoever keeps outputs copies them.
-        """
+        """One forward pass; every output is on the host, as a numpy array, when it returns."""
 
     def prefill(self, inputs: Tensors) -> Tensors:
         """A prompt in, `logits` of its last position out, (batch, vocabulary). Decoders alone can."""

@@ -161,7 +161,7 @@ class TorchDecoder(TorchEngine):
         with self._torch.inference_mode():
             self._inputs = {name: self._place(array) for name, array in inputs.items()}
             self._cache, logits = self._stepper.prefill(self._inputs, self._keep())
-            return _on_host(logits)
+            return last_on_host(logits)
 
     def step(self, tokens: np.ndarray) -> Tensors:
         """The tokens through the decoder alone."""
@@ -170,7 +170,7 @@ class TorchDecoder(TorchEngine):
             if self._target == "input_ids":
                 mask = self._inputs["attention_mask"]
                 self._inputs["attention_mask"] = self._torch.nn.functional.pad(mask, (0, 1), value=1)
-            return _on_host(self._stepper.advance(self._cache, self._inputs, self._keep()))
+            return last_on_host(self._stepper.advance(self._cache, self._inputs, self._keep()))
 
     def _keep(self) -> torch.Tensor:
         """Which logits are wanted: the last."""
@@ -187,7 +187,8 @@ class TorchDecoder(TorchEngine):
         return cache_size(self._cache)
 
 
-def _on_host(logits: torch.Tensor) -> Tensors:
+def last_on_host(logits: torch.Tensor) -> Tensors:
+    """What a decoder answers: the logits of its last position, of (batch, kept, vocabulary)."""
     return {"logits": logits[:, -1].float().cpu().numpy()}
 
 

@@ -77,22 +77,19 @@ class CrossStepper:
     def prefill(self, inputs: Inputs, keep: torch.Tensor) -> tuple[EncoderDecoderCache, torch.Tensor]:
         """See `Stepper`; the pass over the prompt fills in what the source has in the cache."""
         cache = _empty()
-        return cache, self._pass(cache, self._states(inputs), inputs, keep)
+        return cache, self._pass(cache, self._states(inputs), inputs)[:, -keep.shape[0] :]
 
     def advance(self, cache: EncoderDecoderCache, inputs: Inputs, keep: torch.Tensor) -> torch.Tensor:
         """See `Stepper`."""
         keys = cache.cross_attention_cache.layers[0].keys
         # Only the shape of the states counts: keys and values are there already.
-        return self._pass(cache, keys.new_zeros((keys.shape[0], keys.shape[2], 1)), inputs, keep)
+        return self._pass(cache, keys.new_zeros((keys.shape[0], keys.shape[2], 1)), inputs)[:, -keep.shape[0] :]
 
     def source(self, inputs: Inputs) -> DynamicCache:
         """A source's keys and values alone. A pass over one token fills them in; what that token has is dropped."""
         cache, states = _empty(), self._states(inputs)
         start = torch.zeros((states.shape[0], 1), dtype=torch.int64, device=states.device)
-        self._model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states), decoder_input_ids=start,
-            past_key_values=cache, use_cache=True,
-        )  # fmt: skip
+        self._pass(cache, states, {"decoder_input_ids": start})
         return cache.cross_attention_cache
 
     def _states(self, inputs: Inputs) -> torch.Tensor:
@@ -100,15 +97,13 @@ class CrossStepper:
         states: torch.Tensor = self._model.get_encoder()(**source)[0]
         return states
 
-    def _pass(
-        self, cache: EncoderDecoderCache, states: torch.Tensor, inputs: Inputs, keep: torch.Tensor
-    ) -> torch.Tensor:
+    def _pass(self, cache: EncoderDecoderCache, states: torch.Tensor, inputs: Inputs) -> torch.Tensor:
         mask = {"attention_mask": inputs["attention_mask"]} if "attention_mask" in inputs else {}
-        logits = self._model(
+        logits: torch.Tensor = self._model(
             encoder_outputs=BaseModelOutput(last_hidden_state=states), past_key_values=cache, use_cache=True,
             decoder_input_ids=inputs["decoder_input_ids"], **mask,
         ).logits  # fmt: skip
-        return logits[:, -keep.shape[0] :]
+        return logits
 
 
 def _empty() -> EncoderDecoderCache:
