@@ -20,9 +20,7 @@ from assay.errors import Unavailable, UsageError
 from assay.machine import processor, threads
 
 MINIMUM_DRIVER_CUDA = (13, 0)
-"""The CUDA version that the driver must support: `cuda-toolkit` in `envs/cuda.txt`, which the pinned torch asks for.
-
-Its minor version is the toolkit's; a driver for an older minor version of the same major one runs it too."""
+"""The CUDA version that the driver must support: `cuda-toolkit` in `envs/cuda.txt`, which the pinned torch asks for."""
 MINIMUM_CAPABILITY = (7, 5)
 """The oldest compute capability that CUDA 13, and so the pinned torch, has code for: Turing."""
 

@@ -24,7 +24,10 @@ from assay.schema import Workload
 Tensors = Mapping[str, np.ndarray]
 
 GAIN = 1.05
-"""A batch twice as large that has not this much more throughput is the last one: batches beyond it only wait longer."""
+"""A batch gains where it has this much more throughput than any smaller one; where none does, they only wait longer."""
+STALLED = 2
+"""Batches in a row that gain nothing and end a sweep. One alone may be the machine's doing: a decoder's sweep ended at
+16 rows by a disturbance, with a fifth of the throughput that 64 have."""
 LEAST, MOST = 3, 10
 """Timed calls of one workload, beside one that warms up: a runtime may compile for a new shape."""
 SECONDS = 0.05
@@ -62,11 +65,24 @@ class Growth:
     rows: list[int] = field(default_factory=list)
 
 
+class _Gains:
+    """Whether larger batches still have more throughput, from that of batch 1 on."""
+
+    def __init__(self, rate: float) -> None:
+        self._best, self._stalled = rate, 0
+
+    def ended(self, rate: float) -> bool:
+        """Whether the batch of this rate, in rows a second, is the last that is worth a look."""
+        self._stalled = self._stalled + 1 if rate < GAIN * self._best else 0
+        self._best = max(self._best, rate)
+        return self._stalled >= STALLED
+
+
 def batches(
     call: Callable[[Tensors], Tensors], larger: Callable[[int, int], Tensors], workload: Workload, *,
     single: float, small: float, enough: float, choose: Callable[[int], int],
 ) -> tuple[list[Point], Growth, Tensors]:  # fmt: skip
-    """Double the batch until throughput gains little; and until calls take `enough` times as long as one of batch 1.
+    """Double the batch until two in a row gain nothing, and until calls take `enough` times as long as one of batch 1.
 
     Args:
         call: one forward pass.
@@ -81,15 +97,13 @@ def batches(
         What was found, and the outputs of the last call.
     """
     points: list[Point] = []
-    batch, best, started = 1, 1 / single, time.perf_counter()
+    batch, gains, started = 1, _Gains(1 / single), time.perf_counter()
     with uncollected():
         while True:
             batch *= 2
             samples, outputs, size = _sampled(call, partial(larger, batch))
             points.append(Point(workload.model_copy(update={"batch": batch}), samples))
-            rate = batch / median(samples)
-            done = rate < GAIN * best or time.perf_counter() - started > BUDGET
-            best = max(best, rate)
+            done = gains.ended(batch / median(samples)) or time.perf_counter() - started > BUDGET
             if batch > 2 and ((done and min(samples) >= enough * small) or 2 * size > LARGEST):
                 # Not the first, which whoever computes a single row would compute; and two, since an answer that
                 # is the same for both follows nothing.
@@ -118,7 +132,7 @@ def lengths(
 
 
 def decoded_batches(sequence: Callable[[Workload, int], Decoded], workload: Workload, *, single: float) -> list[Point]:
-    """Double the batch of a decoder until its steps gain little throughput.
+    """Double the batch of a decoder until the steps of two in a row gain no throughput.
 
     Args:
         sequence: decodes a fresh prompt of this workload, number n.
@@ -126,17 +140,15 @@ def decoded_batches(sequence: Callable[[Workload, int], Decoded], workload: Work
         single: seconds of a step of batch 1.
     """
     points: list[Point] = []
-    batch, best, started = 1, 1 / single, time.perf_counter()
+    batch, gains, started = 1, _Gains(1 / single), time.perf_counter()
     with uncollected():
         while time.perf_counter() - started < BUDGET and batch < WIDEST:
             batch *= 2
             larger = workload.model_copy(update={"batch": batch})
             sequence(larger.model_copy(update={"new_tokens": 1}), 0)
             points.append(Point(larger, sequence(larger, 1).steps))
-            rate = batch / median(points[-1].samples)
-            if rate < GAIN * best:
+            if gains.ended(batch / median(points[-1].samples)):
                 break
-            best = rate
     return points
 
 
