@@ -8,8 +8,12 @@ Commands:
     nox -- --precision f32,bf16       every backend at both
     nox -s openvino -- --precision int8    weights in int8, which installs NNCF too
     nox -R                            the same again in the environments as they are
+    nox -s matrix                     merges reports/sessions/ again
     nox -s compare -- base.json       what changed since then: reports/COMPARISON.md, and marks in index.html
     nox -s tests -- -k merge          everything after -- goes to pytest
+    nox -s trial                      the judge on trial: mutants, impostors, honest runs
+    nox -s bench -- --family bert     the engines against other ways to run the same models
+    nox -s lint lock                  style and types; pins envs/ again
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ def use_threads(count: int) -> None:
 
     oneMKL looks for the kernel of a vector function when it is called first. Where several threads call it at once one
     of them may compute its share of that call, and of no other, with a kernel of low accuracy (pytorch/pytorch#188792):
-    the first `tanh` of a process is then 9e-5 off, once in some thousand processes (`python -m tests.first_calls`).
+    the first `tanh` of a process is then wrong, in one process of thousands (`python -m tests.first_calls`).
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""What else the runtimes offer, beside what the engines do: `python -m tests.bench.alternatives WHAT [FAMILY ...]`.
+"""What else the runtimes offer than the engines do: `python -m tests.bench.alternatives WHAT [FAMILY ...]`.
 
     opset     one pass with attention as one operation (opset 24) over attention spelled out (20), in both runtimes
     steps     the same of a step of decoding, at test size and at published size
@@ -11,6 +11,7 @@ Of published sizes unless it says otherwise, in the environment of `nox -s bench
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import tempfile
@@ -42,8 +43,9 @@ from tests.bench.interleaved import SETTLE
 from tests.bench.peers import untimed
 from tests.bench.ratio import Round, ratio
 
-FAMILIES = ("bert", "clip", "wav2vec2", "xclip", "sentence-embeddings")
+PASSES = ("bert", "clip", "wav2vec2", "sentence-embeddings")
 """Of one pass, whose attention is exported as one operation."""
+STEPPING = ("language-model", "t5")
 RUNTIMES = ("openvino", "onnxruntime")
 ROUNDS, BLOCK, FEWEST = 8, 0.3, 4
 """Of both in turn; seconds of a block, and its calls at the least."""
@@ -150,7 +152,7 @@ def fusions(family: str) -> Iterator[Line]:
             found = [engine.run(inputs(family, seed="0" * 32).timed(0)) for engine in engines("onnxruntime", artifacts)]
         except RuntimeError as error:
             print(error, file=sys.stderr)
-            yield family, *("–",) * 4, "not to be run"
+            yield family, *("–",) * 4, "one that does not run"
             return
         for name, array in found[1].items():
             np.testing.assert_allclose(found[0][name], array, rtol=0, atol=1e-3 * float(np.abs(array).max()))
@@ -276,21 +278,31 @@ def _properties() -> dict[str, Any]:
 
 
 OPSETS = ("family", "runtime", "opset 20", "opset 24", "ratio", "95 % interval", "opset 24 is")
-WHAT: dict[str, tuple[Callable[[str], Iterator[Line]], Line]] = {
-    "opset": (opset, OPSETS),
-    "steps": (steps, OPSETS),
-    "fusions": (fusions, ("family", "the export", "fused", "ratio", "95 % interval", "fused is")),
-    "hint": (hint, ("family", "batch", "latency hint, items/s", "throughput hint, items/s", "ratio")),
-    "compiled": (compiled, ("family", "runtime", "compiled anew", "kept", "ratio", "on disk")),
-}
+WHAT: dict[str, tuple[Callable[[str], Iterator[Line]], Sequence[str], Line]] = {
+    "opset": (opset, PASSES, OPSETS),
+    "steps": (steps, STEPPING, OPSETS),
+    "fusions": (fusions, PASSES + STEPPING, ("family", "the export", "fused", "ratio", "95 % interval", "fused is")),
+    "hint": (
+        hint, ("bert", "clip", "sentence-embeddings"),
+        ("family", "batch", "latency hint, items/s", "throughput hint, items/s", "ratio"),
+    ),
+    "compiled": (compiled, (*PASSES, "xclip"), ("family", "runtime", "compiled anew", "kept", "ratio", "on disk")),
+}  # fmt: skip
+"""By name: how, of which families where none is named, and what the table's columns are."""
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
+    parser = argparse.ArgumentParser(prog="tests.bench.alternatives", description=(__doc__ or "").partition(":")[0])
+    parser.add_argument("what", choices=WHAT, metavar="WHAT", help=", ".join(WHAT))
+    parser.add_argument("family", nargs="*", metavar="FAMILY")
+    asked = parser.parse_args(arguments)
+    if unknown := set(asked.family) - set(families.names()):
+        parser.error(f"no such family: {', '.join(sorted(unknown))}")
     os.environ |= role_environment(spins=True)
-    way, head = WHAT[arguments[0]]
+    way, usual, head = WHAT[asked.what]
     lines = []
-    for family in arguments[1:] or FAMILIES:
+    for family in asked.family or usual:
         for line in way(family):
             lines.append(line)
             print(" ".join(line), file=sys.stderr, flush=True)
@@ -298,4 +310,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -5,7 +5,7 @@ The runtime's own counters, added up by operator, and the rest of a step, which 
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -63,12 +63,15 @@ def table(walls: Sequence[float], operators: Sequence[Counter[tuple[str, str]]])
     )
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table of a family."""
-    family, size = (*arguments, "base")[:2]
-    print(table(*profiled(family, size)))
-    return 0
+    parser = argparse.ArgumentParser(prog="tests.bench.operators", description=(__doc__ or "").partition(":")[0])
+    decoding = [name for name in families.names() if isinstance(families.load(name), GeneratingFamily)]
+    parser.add_argument("family", choices=decoding, metavar="FAMILY")
+    parser.add_argument("size", nargs="?", choices=("tiny", "base"), default="base")
+    asked = parser.parse_args(arguments)
+    print(table(*profiled(asked.family, asked.size)))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main()

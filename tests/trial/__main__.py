@@ -53,7 +53,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="nox -s trial --", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--full", action="store_true", help="all precisions and repeats, 10,000 honest judgements")
+    parser.add_argument("--full", action="store_true", help="all precisions and repeats, 22,240 honest judgements")
     parser.add_argument("--family", type=_listed, default=families.ORDER, help="these rows only")
     parser.add_argument("--parts", type=_listed, default=PARTS, help=f"of {', '.join(PARTS)}")
     parser.add_argument("--output", type=Path, default=Path("reports"), help="folder of trial.json and TRIAL.md")

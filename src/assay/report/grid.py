@@ -32,9 +32,9 @@ MEANINGS: Mapping[Status, str] = {
     Status.INACCURATE: "really computed from these weights there, but outside the bound of the declared precision",
     Status.FALLBACK: "right numbers, but not (or not only) on the backend or device that the column names",
     Status.MOCK: "the outputs do not follow the inputs or the weights, or the work was not done",
-    Status.UNPROVEN: "nothing failed, but something that REAL needs could not be judged",
+    Status.UNPROVEN: "nothing shows that it is wrong, but something that REAL needs is not proved",
     Status.FAILED: "an error, crash, hang or kill",
-    Status.UNAVAILABLE: "the device, its driver or the precision is absent where this was run",
+    Status.UNAVAILABLE: "the device, its driver, the precision or a tool that it takes is absent where this was run",
     Status.PENDING: "nobody has run this cell yet",
 }
 
