@@ -99,6 +99,29 @@ def test_openvino_copies_nothing_out(checkpoint: Checkpoint) -> None:
         assert not any(array.flags.owndata for array in engine.run(inputs).values())
 
 
+def test_openvino_counts_in_a_trace_and_not_in_what_is_timed(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openvino = pytest.importorskip("openvino")
+    compiled: list[bool] = []
+    real = openvino.Core.compile_model
+
+    def compile_model(self: Any, model: Any, device: str, properties: dict[str, Any]) -> Any:
+        compiled.append(bool(properties.get("PERF_COUNT")))
+        return real(self, model, device, properties)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", compile_model)
+    backend = backends.load("openvino")
+    artifact = backend.build(checkpoint, precision=Precision.F32)
+    inputs = Challenges(families.load(FAMILY), checkpoint.config(), "00").traced()
+    with backend.open(artifact, device=backend.devices()[0], precision=Precision.F32, phase=no_phase) as engine:
+        engine.run(inputs)
+        assert compiled == [False]
+        for _ in range(2):
+            assert engine.trace(inputs)[1]
+        assert compiled == [False, True]
+
+
 def test_the_trace_names_devices_and_precisions(opened: tuple[str, Engine], checkpoint: Checkpoint) -> None:
     inputs = Challenges(families.load(FAMILY), checkpoint.config(), "00").traced()
     outputs, operations = opened[1].trace(inputs)

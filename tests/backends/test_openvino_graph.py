@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from assay import backends, checkpoints
-from assay.backends.openvino_graph import ROWS, fuse_attention, keep_cache
+from assay.backends.openvino_graph import LENGTH, ROWS, fuse_attention, keep_cache, tell_length
 from assay.schema import Precision
 
 openvino = pytest.importorskip("openvino")
@@ -20,23 +21,64 @@ HEADS, SIZE = 4, 16
 LAYERS = 2
 
 
-@pytest.mark.parametrize(
+DECODERS = pytest.mark.parametrize(
     ("family", "target", "attentions"),
     [
         ("llama", "input_ids", LAYERS), ("language-model", "input_ids", LAYERS),
         ("t5", "decoder_input_ids", 2 * LAYERS), ("whisper", "decoder_input_ids", 2 * LAYERS),  # its own, the source's
     ],
 )  # fmt: skip
-def test_every_attention_of_a_decoder_is_found_and_appends_in_place(family: str, target: str, attentions: int) -> None:
+
+
+def stateful(family: str, target: str, attentions: int) -> Any:
+    """A decoder as the backend compiles it."""
     artifact = backends.load("openvino").build(checkpoints.local(family), precision=Precision.F32)
     model = openvino.Core().read_model(Path(artifact.path) / "model.onnx")
     assert fuse_attention(model) == attentions
+    tell_length(model, target)
     keep_cache(model, target)
-    assert ROWS in {name for port in model.inputs for name in port.get_names()}
-    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    layers = [node.get_rt_info()["layerType"].astype(str) for node in compiled.get_runtime_model().get_ops()]
-    assert layers.count("ScaledDotProductAttention") >= LAYERS
+    return model
+
+
+@DECODERS
+@pytest.mark.parametrize("precision", ["f32", "bf16", "f16"])
+def test_every_attention_of_a_decoder_is_found_and_appends_in_place(
+    family: str, target: str, attentions: int, precision: str
+) -> None:
+    """At a precision that the processor has not OpenVINO takes f32, and no less is asked of it."""
+    model = stateful(family, target, attentions)
+    assert {ROWS, LENGTH} <= {name for port in model.inputs for name in port.get_names()}
+    properties = {"INFERENCE_PRECISION_HINT": precision, "KV_CACHE_PRECISION": precision}
+    nodes = openvino.Core().compile_model(model, "CPU", properties).get_runtime_model().get_ops()
+    layers = [node.get_rt_info()["layerType"].astype(str) for node in nodes]
+    readers = [
+        port.get_node().get_rt_info()["layerType"].astype(str)
+        for node, layer in zip(nodes, layers, strict=True) if layer == "MemoryInput"
+        for port in node.output(0).get_target_inputs()
+    ]  # fmt: skip
     assert layers.count("MemoryInput") == layers.count("MemoryOutput") == 2 * LAYERS
+    assert readers == ["ScaledDotProductAttention"] * 2 * LAYERS  # no copy of it is made, and nobody else reads it
+
+
+@DECODERS
+def test_a_decoder_is_told_the_length_of_its_cache_and_asks_nobody(family: str, target: str, attentions: int) -> None:
+    nodes = stateful(family, target, attentions).get_ops()
+    asked = [node.input_value(0).get_node() for node in nodes if node.get_type_name() == "ShapeOf"]
+    assert "ReadValue" not in {node.get_type_name() for node in asked}
+    assert sum(node.get_type_name() == "ReadValue" for node in nodes) == 2 * LAYERS
+
+
+def test_a_cache_has_as_many_bytes_as_the_runtime_keeps_of_it() -> None:
+    """Two layers, keys and values, of four heads of 16 numbers, of two rows of three tokens and one more."""
+    backend, checkpoint = backends.load("openvino"), checkpoints.local("language-model")
+    device = backend.devices()[0]
+    tokens = np.array([[5, 6, 7], [8, 9, 10]])
+    for precision in set(backend.precisions(device)) - {Precision.INT8}:
+        artifact = backend.build(checkpoint, precision=precision)
+        with backend.open(artifact, device=device, precision=precision, phase=lambda _: nullcontext()) as engine:
+            engine.prefill({"input_ids": tokens, "attention_mask": np.ones_like(tokens)})
+            engine.step(tokens[:, 0])
+            assert engine.cache_size() == 2 * 2 * 4 * 16 * 2 * 4 * (4 if precision is Precision.F32 else 2)
 
 
 def same(some: Any) -> Any:

@@ -36,6 +36,7 @@ def profiled(family: str, size: str) -> tuple[list[float], list[Counter[tuple[st
     walls, operators = [], []
     with BACKEND.open(artifact, device=device, precision=Precision.F32, phase=untimed) as engine:
         assert isinstance(engine, OpenVinoDecoder)
+        engine.trace(challenges.traced())  # counts operators from then on
         logits = np.array(engine.prefill(challenges.decoded(0))["logits"])
         for number in range(STEPS + COUNTED * BETWEEN):
             started = time.perf_counter()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,7 +14,7 @@ import numpy as np
 from assay.backends.base import Artifact, Engine, Operation, PhaseClock, Tensors
 from assay.backends.onnx_decoding import DecodingEngine
 from assay.backends.onnx_export import ENCODER_FILE, MODEL_FILE, OnnxBackend
-from assay.backends.openvino_graph import ROWS, fuse_attention, keep_cache
+from assay.backends.openvino_graph import LENGTH, ROWS, fuse_attention, keep_cache, tell_length
 from assay.devices import Device, cpu_device
 from assay.errors import Unavailable
 from assay.measure.peak import flags
@@ -99,35 +100,44 @@ class OpenVino(OnnxBackend):
         core, folder, family = openvino.Core(), Path(artifact.path), families.load(artifact.family)
         suffix = ".xml" if artifact.format == "openvino" else ".onnx"
         paths = [(folder / name).with_suffix(suffix) for name in (MODEL_FILE, ENCODER_FILE)]
-        with phase("load"):
-            model, encoder = (core.read_model(path) if path.is_file() else None for path in paths)
-        properties = {
+        properties: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": str(precision.arithmetic),
             "KV_CACHE_PRECISION": str(precision.arithmetic),
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # activations are no integers, whatever the weights are
             "EXECUTION_MODE_HINT": "ACCURACY",
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads(),
-            "PERF_COUNT": True,
         }
 
-        def compiled(model: Any) -> Graph:
-            return Graph(core.compile_model(model, device.kind.upper(), properties))
+        def compiled(model: Any, more: dict[str, Any]) -> Any:
+            fuse_attention(model)
+            if isinstance(family, GeneratingFamily) and family.target in _inputs(model):
+                tell_length(model, family.target)
+                keep_cache(model, family.target)
+            return core.compile_model(model, device.kind.upper(), properties | more)
 
+        def counted(path: Path) -> Any:
+            return compiled(core.read_model(path), {"PERF_COUNT": True})
+
+        present = [path for path in paths if path.is_file()]
+        with phase("load"):
+            models = [core.read_model(path) for path in present]
         with phase("compile"):
-            for each in filter(None, (model, encoder)):
-                fuse_attention(each)
-            if not isinstance(family, GeneratingFamily):
-                return OpenVinoEngine(compiled(model))
-            keep_cache(model, family.target)
-            return OpenVinoDecoder(family, compiled(model), compiled(encoder) if encoder else None)
+            graphs = [Graph(compiled(models.pop(0), {}), partial(counted, path)) for path in present]
+        if isinstance(family, GeneratingFamily):
+            return OpenVinoDecoder(family, *graphs)
+        return OpenVinoEngine(*graphs)
 
 
 class Graph:
-    """A compiled graph with one infer request."""
+    """A compiled graph with one infer request.
 
-    def __init__(self, compiled: Any) -> None:
+    Tracing compiles it once more, for the runtime's counters cost some percent of a short call.
+    """
+
+    def __init__(self, compiled: Any, counted: Callable[[], Any] | None = None) -> None:
         self.compiled = compiled
+        self._counted = counted
         self.request = compiled.create_infer_request()
         self._ports = [
             (index, sorted(port.get_names()), port.get_element_type().to_dtype())
@@ -179,8 +189,15 @@ class Graph:
             else:
                 self._fed.append(port)
 
+    def counted(self) -> Graph:
+        """The same with counters. This one is given up for it, so that no weights are held twice."""
+        if self._counted is None:
+            return self
+        del self.request, self.compiled
+        return Graph(self._counted())
+
     def executed(self) -> list[Operation]:
-        """The execution graph of the last run, with the primitive, precision and time of every node."""
+        """The execution graph of the last run of a counted graph: primitive, precision and time of every node."""
         device = ",".join(self.compiled.get_property("EXECUTION_DEVICES")).lower()
         return operations(self.compiled.get_runtime_model().get_ordered_ops(), device)
 
@@ -196,7 +213,8 @@ class OpenVinoEngine(Engine):
         return self._graph.run(inputs)
 
     def trace(self, inputs: Tensors) -> tuple[Tensors, list[Operation]]:
-        """One pass, and what it executed."""
+        """One pass, and what it executed; the engine keeps its counters from then on."""
+        self._graph = self._graph.counted()
         outputs = {name: np.array(array) for name, array in self.run(inputs).items()}
         return outputs, self._graph.executed()
 
@@ -204,10 +222,11 @@ class OpenVinoEngine(Engine):
 class OpenVinoDecoder(DecodingEngine):
     """A decoder whose keys and values are states of its infer request."""
 
-    def __init__(self, family: GeneratingFamily, decoder: Graph, encoder: Graph | None) -> None:
+    def __init__(self, family: GeneratingFamily, decoder: Graph, encoder: Graph | None = None) -> None:
         super().__init__(family)
         self._decoder = decoder
         self._encoder = encoder
+        self._length = np.zeros(1, np.int64)
 
     def begin(self, batch: int, source: Tensors) -> Tensors:
         """States of no tokens, each row going on from itself."""
@@ -215,15 +234,16 @@ class OpenVinoDecoder(DecodingEngine):
 
         # Keys and values of the source go from one graph to the other without a copy, and once for all steps.
         read = self._encoder.run_inside(source) if self._encoder else {}
-        rows = openvino.Tensor(np.arange(batch, dtype=np.int32))
-        self._decoder.hold(
-            {name: tensor for name, tensor in read.items() if name in self._decoder.inputs} | {ROWS: rows}
-        )
+        self._length[:] = 0
+        held = {ROWS: openvino.Tensor(np.arange(batch, dtype=np.int32)), LENGTH: openvino.Tensor(self._length, True)}
+        self._decoder.hold({name: tensor for name, tensor in read.items() if name in self._decoder.inputs} | held)
         return {name: np.array(tensor.data) for name, tensor in read.items() if name not in self._decoder.inputs}
 
     def decode(self, feed: Tensors) -> Tensors:
         """One run; forgetting to reset states between sequences would raise nothing."""
-        return self._decoder.run(feed)
+        outputs = self._decoder.run(feed)
+        self._length += feed[self._target].shape[1]
+        return outputs
 
     def reset(self) -> None:
         """States as they were before the first token."""
@@ -231,14 +251,20 @@ class OpenVinoDecoder(DecodingEngine):
         self._mask = None
 
     def cache_size(self) -> int:
-        """Bytes of all states."""
-        return sum(int(state.state.byte_size) for state in self._decoder.request.query_state())
+        """Bytes of all states, at the precision in which the runtime keeps them: what it shows is a copy in f32."""
+        kept = self._decoder.compiled.get_property("KV_CACHE_PRECISION").size
+        return sum(int(state.state.size) * int(kept) for state in self._decoder.request.query_state())
 
     def trace(self, inputs: Tensors) -> tuple[Tensors, list[Operation]]:
-        """One pass, and what decoder and encoder executed."""
+        """One pass, and what decoder and encoder executed; the engine keeps its counters from then on."""
+        self._decoder, self._encoder = self._decoder.counted(), self._encoder.counted() if self._encoder else None
         outputs = {name: np.array(array) for name, array in self.run(inputs).items()}
         graphs = [graph for graph in (self._decoder, self._encoder) if graph]
         return outputs, [operation for graph in graphs for operation in graph.executed()]
+
+
+def _inputs(model: Any) -> set[str]:
+    return {name for port in model.inputs for name in port.get_names()}
 
 
 def _given(names: Sequence[str], inputs: Tensors) -> str:

@@ -14,6 +14,8 @@ import numpy as np
 
 ROWS = "beam_idx"
 """The input that says which row of the cache each row goes on from: OpenVINO's own name for it."""
+LENGTH = "cached_tokens"
+"""The input that says how many tokens the cache holds."""
 _END = np.iinfo(np.int64).max
 _SWAPPED = {3: [0, 2, 1], 4: [0, 1, 3, 2]}
 """The order of axes in which the last two are swapped."""
@@ -66,6 +68,28 @@ def turn_weights(model: Any) -> int:
     return len(found)
 
 
+def tell_length(model: Any, tokens: str) -> None:
+    """Have a decoder told how long its `past` inputs are, which it asks them else.
+
+    At f16 a cache whose length is asked is none that OpenVINO appends to in place: every step would copy it.
+
+    Args:
+        model: the decoder; it gets the input `LENGTH`.
+        tokens: the input whose first axis is the batch.
+    """
+    from openvino import opset13 as ops
+
+    batch = _batch(model, tokens)
+    length = ops.parameter([1], np.int64)
+    length.output(0).get_tensor().set_names({LENGTH})
+    model.add_parameters([length])
+    for past in _past(model).values():
+        asking = [each.get_node() for each in past.get_target_inputs() if _is(each.get_node(), "ShapeOf")]
+        for reader in [reader for each in asking for reader in each.output(0).get_target_inputs()]:
+            reader.replace_source_output(_shape(past, batch, length).output(0))
+    model.validate_nodes_and_infer_types()
+
+
 def keep_cache(model: Any, tokens: str) -> None:
     """Turn a decoder's `past` inputs and `present` outputs into states, empty at first.
 
@@ -79,7 +103,7 @@ def keep_cache(model: Any, tokens: str) -> None:
     rows = ops.parameter([-1], np.int32)
     rows.output(0).get_tensor().set_names({ROWS})
     model.add_parameters([rows])
-    past = {name: port for port in model.inputs for name in port.get_names() if name.startswith("past_")}
+    past = _past(model)
     for port in past.values():
         # Those that ask for its length alone stay: behind an order of rows that others read OpenVINO sees no cache.
         readers = [reader for reader in port.get_target_inputs() if not _is(reader.get_node(), "ShapeOf")]
@@ -87,12 +111,29 @@ def keep_cache(model: Any, tokens: str) -> None:
         for reader in readers:
             reader.replace_source_output(reordered.output(0))
     apply_make_stateful_transformation(model, {name: name.replace("past", "present") for name in past})
-    batch = ops.gather(ops.shape_of(model.input(tokens), output_type="i64"), _numbers(0), ops.constant(np.int64(0)))
+    batch = _batch(model, tokens)
     for state in (node for node in model.get_ops() if _is(node, "ReadValue")):
-        heads, size = (_length(state.output(0), axis) for axis in (1, 3))
-        shape = ops.concat([batch, _numbers(heads), _numbers(0), _numbers(size)], axis=0)
-        state.set_arguments([ops.broadcast(ops.constant(np.float32(0)), shape)])
+        empty = _shape(state.output(0), batch, _numbers(0))
+        state.set_arguments([ops.broadcast(ops.constant(np.float32(0)), empty)])
     model.validate_nodes_and_infer_types()
+
+
+def _past(model: Any) -> dict[str, Any]:
+    """The inputs with keys and values of the tokens before, by name."""
+    return {name: port for port in model.inputs for name in port.get_names() if name.startswith("past_")}
+
+
+def _batch(model: Any, tokens: str) -> Any:
+    from openvino import opset13 as ops
+
+    return ops.gather(ops.shape_of(model.input(tokens), output_type="i64"), _numbers(0), ops.constant(np.int64(0)))
+
+
+def _shape(keys: Any, batch: Any, length: Any) -> Any:
+    """The shape of keys or values of so many tokens."""
+    from openvino import opset13 as ops
+
+    return ops.concat([batch, _numbers(_length(keys, 1)), length, _numbers(_length(keys, 3))], axis=0)
 
 
 def _read(node: Any) -> _Attention | None:
