@@ -14,9 +14,16 @@ from assay import __version__
 from assay.session_report import Environment, Machine
 
 
+def cores() -> frozenset[int]:
+    """The cores that this process may run on, as the system numbers them."""
+    if hasattr(os, "sched_getaffinity"):
+        return frozenset(os.sched_getaffinity(0))
+    return frozenset(range(os.cpu_count() or 1))
+
+
 def threads() -> int:
     """Threads that every CPU column uses: the cores that this process may run on, within its quota."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = len(cores())
     return max(1, min(allowed, quota() or allowed))
 
 

@@ -51,6 +51,13 @@ def test_it_is_warm_when_times_fall_no_longer(cold: int, calls: int) -> None:
     assert next(count for count in range(1, 40) if warm(times[:count])) == max(calls, 10)
 
 
+def test_short_calls_are_warm_by_windows_of_many() -> None:
+    """Calls of a millisecond, and at first of a half more, which falls to a third every 15 of them."""
+    times = [1e-3 * (1 + 0.5 * np.exp(-number / 15)) for number in range(500)]
+    warm_at = next(count for count in range(1, 500) if warm(times[:count]))
+    assert times[warm_at] < 1.02e-3
+
+
 def test_one_slow_call_keeps_nobody_from_being_warm() -> None:
     assert warm([1.0] * 9 + [7.0])
     assert warm([1.0, 7.0] + [1.0] * 8)

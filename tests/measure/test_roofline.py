@@ -23,6 +23,13 @@ def test_a_product_reaches_a_part_of_what_the_make_allows() -> None:
     assert all(1e-3 * limit < rate < limit for rate in found.values())
 
 
+@pytest.mark.parametrize("able", [True, False])
+def test_narrow_products_are_tried_by_whatever_has_them(monkeypatch: pytest.MonkeyPatch, able: bool) -> None:
+    monkeypatch.setattr(roofline, "_openvino_computes", lambda precision: able)
+    monkeypatch.setattr(roofline, "SIZES", (256,))
+    assert set(roofline.products(cpu_device(), Precision.BF16)) == {"torch", *(["openvino"] if able else [])}
+
+
 def test_memory_is_read_and_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roofline, "ROOM", 2**26)
     monkeypatch.setattr(roofline, "CACHES", 0)
@@ -40,6 +47,18 @@ def test_arrays_are_larger_than_the_caches(tmp_path: Path) -> None:
     found = roofline._array_size(tmp_path)
     assert found <= roofline.CACHES * caches
     assert found >= min(roofline.CACHES * caches, roofline.ROOM) - 4096 or found % 4096 == 0
+
+
+def test_caches_of_several_cores_count_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four cores with a first level of their own, of which two share a last level; a fifth is not this process's."""
+    monkeypatch.setattr(roofline, "cores", lambda: frozenset(range(4)))
+    for core in range(5):
+        for index, (size, owners) in enumerate((("32K", f"{core}"), ("32M", f"{core // 2 * 2}-{core // 2 * 2 + 1}"))):
+            folder = tmp_path / f"sys/devices/system/cpu/cpu{core}/cache/index{index}"
+            folder.mkdir(parents=True)
+            (folder / "size").write_text(f"{size}\n")
+            (folder / "shared_cpu_list").write_text(f"{owners}\n")
+    assert sum(roofline._caches(tmp_path).values()) == 4 * 2**15 + 2 * 2**25
 
 
 def machine(product: float, bandwidth: float, precision: str = "f32") -> MachinePeak:

@@ -38,6 +38,12 @@ def test_too_few_samples_have_no_interval(count: int) -> None:
     assert not duration([1.0] * count).stable
 
 
+def test_a_figure_says_how_its_samples_are_spread() -> None:
+    found = duration([float(number) for number in range(1, 102)])
+    assert (found.value, found.mad, found.p90, found.p99) == (51, 25, 91, 100)
+    assert duration([1.0] * 99).p99 is None and duration([1.0] * 9).p90 is None
+
+
 def test_a_wide_series_is_said_to_be_unstable() -> None:
     assert steady([1.0] * 30)
     assert not steady([1.0, 2.0] * 15)

@@ -17,11 +17,14 @@ SINGLE = Workload(name="batch-1", batch=1, length=16)
 
 
 class Engine:
-    """A call takes so many seconds, and so many for each row."""
+    """A call takes so many seconds, and so many for each row; the first four of a disturbed batch 50 times as many."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, fixed: float, each: float, limit: int = 10**9) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, fixed: float, each: float, limit: int = 10**9, disturbed: int = 0
+    ) -> None:
         self.now, self.calls = 0.0, 0
         self._fixed, self._each, self._limit = fixed, each, limit
+        self._disturbed, self._disturbances = disturbed, 4
         told = SimpleNamespace(perf_counter=lambda: self.now)
         monkeypatch.setattr(clock, "time", told)
         monkeypatch.setattr(sweep, "time", told)
@@ -32,7 +35,10 @@ class Engine:
 
     def run(self, inputs: Tensors) -> Tensors:
         self.calls += 1
-        self.now += self.seconds(len(inputs["x"]))
+        rows = len(inputs["x"])
+        disturbed = rows == self._disturbed and self._disturbances > 0
+        self._disturbances -= disturbed
+        self.now += self.seconds(rows) * (50 if disturbed else 1)
         return {"y": inputs["x"]}
 
 
@@ -56,7 +62,17 @@ def test_a_batch_doubles_until_throughput_gains_little(monkeypatch: pytest.Monke
     for point in points:
         assert point.samples == pytest.approx([engine.seconds(point.workload.batch)] * len(point.samples))
         assert len(point.samples) == 6  # equal samples are steady as soon as they have an interval
-    np.testing.assert_array_equal(outputs["y"], larger(64, len(growth.large))["x"])
+    np.testing.assert_array_equal(outputs["y"], larger(64, growth.number)["x"])
+
+
+@pytest.mark.parametrize("disturbed", [2, 8, 32])
+def test_a_batch_that_the_machine_disturbed_is_looked_at_again(monkeypatch: pytest.MonkeyPatch, disturbed: int) -> None:
+    engine = Engine(monkeypatch, fixed=1e-3, each=5e-5, limit=32, disturbed=disturbed)
+    points, growth, outputs = grown(engine)
+    assert [point.workload.batch for point in points] == [2, 4, 8, 16, 32, 64]
+    for point in points:
+        assert point.samples == pytest.approx([engine.seconds(point.workload.batch)] * len(point.samples))
+    np.testing.assert_array_equal(outputs["y"], larger(64, growth.number)["x"])
 
 
 def test_a_batch_that_gains_nothing_grows_until_time_does(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,8 +117,21 @@ def test_decoding_doubles_its_batch_until_steps_gain_little(monkeypatch: pytest.
 
     points = decoded_batches(sequence, SINGLE.model_copy(update={"new_tokens": 32}), single=engine.seconds(1))
     assert [point.workload.batch for point in points] == [2, 4, 8, 16]
-    assert asked[:2] == [(2, 1), (2, 32)]
+    assert asked == [(batch, 32) for batch in (2, 2, 4, 4, 8, 8, 16, 16, 16)]  # one warms up, and 16 is looked at again
     assert all(len(point.samples) == 32 for point in points)
+
+
+def test_decoding_that_the_machine_disturbed_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(monkeypatch, fixed=5e-3, each=1e-3)
+
+    def sequence(workload: Workload, number: int) -> Decoded:
+        times = 50 if (workload.batch, number) == (4, 1) else 1
+        nothing = np.zeros((workload.batch, 1))
+        return Decoded(nothing, nothing, 0.0, [times * engine.seconds(workload.batch)] * workload.new_tokens, 0.0)
+
+    points = decoded_batches(sequence, SINGLE.model_copy(update={"new_tokens": 32}), single=engine.seconds(1))
+    assert [point.workload.batch for point in points][-1] == sweep.WIDEST
+    assert points[1].samples == [engine.seconds(4)] * 32
 
 
 @pytest.mark.parametrize(("fixed", "each", "expected"), [(8.0, 1.0, 8), (0.1, 1.0, 1), (64.0, 1.0, 64), (3.0, 1.0, 4)])

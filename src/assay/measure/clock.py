@@ -19,8 +19,8 @@ Tensors = Mapping[str, np.ndarray]
 
 SEQUENCES = 6
 """The least number of timed sequences: fewer give no interval of their median."""
-WINDOW = 5
-"""Calls whose medians are compared while an engine warms up."""
+WINDOW, SPAN = 5, 0.025
+"""Calls whose medians are compared while an engine warms up: so many, and for as many seconds."""
 FALLING = 0.02
 """The engine is warm when the median of a window is at most this much below that of the one before: steady state, told
 by windows as Georges, Buytaert and Eeckhout do (OOPSLA 2007), but by medians: a time slice of the scheduler spoils
@@ -122,7 +122,10 @@ def warm(times: Sequence[float]) -> bool:
     """Whether the last calls were no faster than those before them."""
     if len(times) < 2 * WINDOW:
         return False
-    before, last = median(times[-2 * WINDOW : -WINDOW]), median(times[-WINDOW:])
+    window = max(WINDOW, round(SPAN / median(times[-WINDOW:])))
+    if len(times) < 2 * window:
+        return False
+    before, last = median(times[-2 * window : -window]), median(times[-window:])
     return last >= (1 - FALLING) * before
 
 

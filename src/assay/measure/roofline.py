@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import psutil
 
 from assay.devices import Device
-from assay.machine import threads
+from assay.machine import cores, threads
 from assay.schema import Precision
 from assay.session_report import MachinePeak, Rate
 
@@ -128,11 +129,10 @@ def _cpu_products(precision: Precision) -> Iterator[tuple[str, Product]]:
 
     torch.set_num_threads(threads())
     yield "torch", _torch_product("cpu", precision)
-    if precision is Precision.F32:
-        if importlib.util.find_spec("openvino"):
-            yield "openvino", _openvino_product
-        if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnx"):
-            yield "onnxruntime", _onnxruntime_product
+    if importlib.util.find_spec("openvino") and _openvino_computes(precision):
+        yield "openvino", partial(_openvino_product, precision)
+    if precision is Precision.F32 and importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnx"):
+        yield "onnxruntime", _onnxruntime_product
 
 
 def _cuda_products(device: Device, precision: Precision) -> Iterator[tuple[str, Product]]:
@@ -168,7 +168,15 @@ def _torch_product(place: str, precision: Precision) -> Product:
     return make
 
 
-def _openvino_product(size: int) -> Callable[[], object]:
+def _openvino_computes(precision: Precision) -> bool:
+    """Whether it has instructions for it; it would take f32 without a word."""
+    import openvino
+
+    able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return {Precision.F32: "FP32", Precision.BF16: "BF16", Precision.F16: "FP16"}[precision] in able
+
+
+def _openvino_product(precision: Precision, size: int) -> Callable[[], object]:
     """With one matrix as a weight, as models have it."""
     import openvino
     from openvino import opset13
@@ -177,7 +185,7 @@ def _openvino_product(size: int) -> Callable[[], object]:
     given = opset13.parameter([size, size], np.float32)
     model = openvino.Model([opset13.matmul(given, opset13.constant(right), False, False)], [given])
     settings = {
-        "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads(),
+        "INFERENCE_PRECISION_HINT": str(precision), "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads(),
     }  # fmt: skip
     request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
     request.set_input_tensor(openvino.Tensor(left))
@@ -208,11 +216,20 @@ def _matrices(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _array_size(root: Path = Path("/")) -> int:
     """Bytes of an array that caches do not hold; at most an eighth of the memory that is free."""
-    caches = sum(
-        _bytes(path.read_text(encoding="utf-8")) for path in root.glob("sys/devices/system/cpu/cpu0/cache/index*/size")
-    )
+    caches = sum(_caches(root).values())
     wanted = max(ROOM, CACHES * caches)
     return int(min(wanted, psutil.virtual_memory().available // 8)) // 4096 * 4096
+
+
+def _caches(root: Path) -> dict[tuple[str, str], int]:
+    """Bytes of every cache of the processors that this process may run on, by its level and whose it is."""
+    found = {}
+    for number in cores():
+        for size in root.glob(f"sys/devices/system/cpu/cpu{number}/cache/index*/size"):
+            owners = size.with_name("shared_cpu_list")
+            whose = owners.read_text(encoding="utf-8").strip() if owners.exists() else str(number)
+            found[size.parent.name, whose] = _bytes(size.read_text(encoding="utf-8"))
+    return found
 
 
 def _bytes(text: str) -> int:

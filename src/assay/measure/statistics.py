@@ -137,10 +137,13 @@ def _outliers(samples: Sequence[float]) -> str | None:
 
 
 def duration(samples: Sequence[float]) -> Metric:
-    """The median of durations in seconds, with its interval."""
+    """The median of durations in seconds, with its interval and their spread."""
     low, high = median_interval(samples) or (None, None)
-    settled = disturbance(samples) is None
-    return Metric(value=median(samples), unit="s", low=low, high=high, samples=len(samples), stable=settled)
+    settled, found = disturbance(samples) is None, spread(samples)
+    return Metric(
+        value=found.p50, unit="s", low=low, high=high, mad=found.mad, p90=found.p90, p99=found.p99,
+        samples=len(samples), stable=settled,
+    )  # fmt: skip
 
 
 def once(seconds: float) -> Metric:

@@ -24,10 +24,7 @@ from assay.schema import Workload
 Tensors = Mapping[str, np.ndarray]
 
 GAIN = 1.05
-"""A batch gains where it has this much more throughput than any smaller one; where none does, they only wait longer."""
-STALLED = 2
-"""Batches in a row that gain nothing and end a sweep. One alone may be the machine's doing: a decoder's sweep ended at
-16 rows by a disturbance, with a fifth of the throughput that 64 have."""
+"""A batch twice as large that has not this much more throughput is the last one: batches beyond it only wait longer."""
 LEAST, MOST = 3, 10
 """Timed calls of one workload, beside one that warms up: a runtime may compile for a new shape."""
 SECONDS = 0.05
@@ -56,33 +53,22 @@ class Growth:
         batch: its size.
         large: seconds until each call returned.
         small: seconds of a call of batch 1.
+        number: that of the last call's inputs.
         rows: of the last call's outputs, those that were kept.
     """
 
     batch: int
     large: list[float]
     small: float
+    number: int = 0
     rows: list[int] = field(default_factory=list)
-
-
-class _Gains:
-    """Whether larger batches still have more throughput, from that of batch 1 on."""
-
-    def __init__(self, rate: float) -> None:
-        self._best, self._stalled = rate, 0
-
-    def ended(self, rate: float) -> bool:
-        """Whether the batch of this rate, in rows a second, is the last that is worth a look."""
-        self._stalled = self._stalled + 1 if rate < GAIN * self._best else 0
-        self._best = max(self._best, rate)
-        return self._stalled >= STALLED
 
 
 def batches(
     call: Callable[[Tensors], Tensors], larger: Callable[[int, int], Tensors], workload: Workload, *,
     single: float, small: float, enough: float, choose: Callable[[int], int],
 ) -> tuple[list[Point], Growth, Tensors]:  # fmt: skip
-    """Double the batch until two in a row gain nothing, and until calls take `enough` times as long as one of batch 1.
+    """Double the batch until throughput gains little; and until calls take `enough` times as long as one of batch 1.
 
     Args:
         call: one forward pass.
@@ -97,19 +83,26 @@ def batches(
         What was found, and the outputs of the last call.
     """
     points: list[Point] = []
-    batch, gains, started = 1, _Gains(1 / single), time.perf_counter()
+    batch, best, started = 1, 1 / single, time.perf_counter()
     with uncollected():
         while True:
             batch *= 2
             samples, outputs, size = _sampled(call, partial(larger, batch))
+            number = len(samples)
+            if batch / median(samples) < GAIN * best and time.perf_counter() - started < BUDGET:
+                again, outputs, size = _sampled(call, partial(larger, batch), number + 1)
+                number += 1 + len(again)
+                samples = _undisturbed(samples, again)
             points.append(Point(workload.model_copy(update={"batch": batch}), samples))
-            done = gains.ended(batch / median(samples)) or time.perf_counter() - started > BUDGET
+            rate = batch / median(samples)
+            done = rate < GAIN * best or time.perf_counter() - started > BUDGET
+            best = max(best, rate)
             if batch > 2 and ((done and min(samples) >= enough * small) or 2 * size > LARGEST):
                 # Not the first, which whoever computes a single row would compute; and two, since an answer that
                 # is the same for both follows nothing.
                 first = choose(batch - 1)
                 second = (first + 1 + choose(batch - 2)) % (batch - 1)
-                return points, Growth(batch, samples, small, [1 + first, 1 + second]), outputs
+                return points, Growth(batch, samples, small, number, [1 + first, 1 + second]), outputs
 
 
 def lengths(
@@ -132,7 +125,7 @@ def lengths(
 
 
 def decoded_batches(sequence: Callable[[Workload, int], Decoded], workload: Workload, *, single: float) -> list[Point]:
-    """Double the batch of a decoder until the steps of two in a row gain no throughput.
+    """Double the batch of a decoder until its steps gain little throughput.
 
     Args:
         sequence: decodes a fresh prompt of this workload, number n.
@@ -140,15 +133,20 @@ def decoded_batches(sequence: Callable[[Workload, int], Decoded], workload: Work
         single: seconds of a step of batch 1.
     """
     points: list[Point] = []
-    batch, gains, started = 1, _Gains(1 / single), time.perf_counter()
+    batch, best, started = 1, 1 / single, time.perf_counter()
     with uncollected():
         while time.perf_counter() - started < BUDGET and batch < WIDEST:
             batch *= 2
             larger = workload.model_copy(update={"batch": batch})
-            sequence(larger.model_copy(update={"new_tokens": 1}), 0)
-            points.append(Point(larger, sequence(larger, 1).steps))
-            if gains.ended(batch / median(points[-1].samples)):
+            sequence(larger, 0)  # each length of the cache may be a shape that the runtime has not met at this batch
+            steps = sequence(larger, 1).steps
+            if batch / median(steps) < GAIN * best:
+                steps = _undisturbed(steps, sequence(larger, 2).steps)
+            points.append(Point(larger, steps))
+            rate = batch / median(steps)
+            if rate < GAIN * best:
                 break
+            best = rate
     return points
 
 
@@ -157,13 +155,20 @@ def knee(points: Sequence[tuple[int, float]]) -> int:
     return max(points, key=lambda point: point[0] / point[1] ** 2)[0]
 
 
-def _sampled(call: Callable[[Tensors], Tensors], fresh: Callable[[int], Tensors]) -> tuple[list[float], Tensors, int]:
-    """Seconds of a workload's calls 1 to n, the outputs of the last, and the bytes of its inputs and outputs."""
-    call(fresh(0))
+def _undisturbed(samples: list[float], again: list[float]) -> list[float]:
+    """The faster of two looks: what else a machine does makes a batch slower, which would end the sweep too early."""
+    return min(samples, again, key=median)
+
+
+def _sampled(
+    call: Callable[[Tensors], Tensors], fresh: Callable[[int], Tensors], number: int = 0
+) -> tuple[list[float], Tensors, int]:
+    """Seconds of calls after one with inputs `number`, which warms up; the last one's outputs, and all of its bytes."""
+    call(fresh(number))
     samples: list[float] = []
     deadline = time.perf_counter() + SECONDS
     while True:
-        inputs = fresh(len(samples) + 1)
+        inputs = fresh(number + len(samples) + 1)
         outputs, seconds = timed(call, inputs)
         samples.append(seconds)
         late, count = time.perf_counter() > deadline, len(samples)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.devices import Device, Host
-from assay.machine import control_groups
+from assay.machine import control_groups, cores
 from assay.measure.statistics import TARGET
 from assay.nvml import ask
 from assay.schema import Throttling
@@ -96,10 +96,10 @@ def _stolen(root: Path) -> Iterator[tuple[str, float]]:
     file = root / "proc/stat"
     if not file.is_file():
         return
-    cores = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+    own = {f"cpu{number}" for number in cores()}
     for line in file.read_text(encoding="utf-8").splitlines():
         name, *fields = line.split()
-        if name in cores and len(fields) >= _STOLEN:
+        if name in own and len(fields) >= _STOLEN:
             yield name, int(fields[_STOLEN - 1]) / os.sysconf("SC_CLK_TCK")
 
 

@@ -224,7 +224,7 @@ def _timed(challenges: Challenges, numbers: Sequence[int]) -> Iterator[Call]:
 
 def _grown(challenges: Challenges, growth: Growth) -> Iterator[Call]:
     """The rows that were kept of the largest batch, each as a call of its own."""
-    batch = challenges.larger(growth.batch, len(growth.large))
+    batch = challenges.larger(growth.batch, growth.number)
     for number in growth.rows:
         alone = {name: array[number : number + 1] for name, array in batch.items()}
         yield f"row {number} of a batch of {growth.batch}", alone, f"grown-{number}"

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from assay import families
 from assay.challenge import generator
 from assay.errors import UsageError
+from assay.measure.clock import uncollected
+from assay.measure.statistics import steady
 from assay.roles.phases import PhaseLog
 
 SAMPLES = 10
-"""Raw samples that are timed; one more warms up."""
+"""Raw samples that are drawn and timed at once; one more warms up."""
+SECONDS = 0.1
+"""Time in which more are drawn, until the median is known to its target."""
 
 
 def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -30,19 +35,26 @@ def perform(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     family = families.load(request["family"])
     checkpoint = Path(request["checkpoint"])
     config = json.loads(Path(request["config"]).read_text(encoding="utf-8"))
+
+    def raw(number: int) -> Callable[[], object]:
+        return family.preprocessing(checkpoint, config, generator(request["seed"], "raw", number))
+
+    samples: list[float] = []
     with phase("preprocessing"):
         try:
-            warm_up, *calls = [
-                family.preprocessing(checkpoint, config, generator(request["seed"], "raw", number))
-                for number in range(SAMPLES + 1)
-            ]
+            raw(0)()
         except UsageError as error:
             reason = str(error).removeprefix(f"{checkpoint}: ")
             return {"samples": [], "notes": [f"{reason}; all inputs are synthetic"]}
-        warm_up()
-        samples = []
-        for call in calls:
-            started = time.perf_counter()
-            call()
-            samples.append(time.perf_counter() - started)
+        deadline = time.perf_counter() + SECONDS
+        with uncollected():
+            while not samples or (time.perf_counter() < deadline and not steady(samples)):
+                calls = [raw(len(samples) + each) for each in range(1, SAMPLES + 1)]
+                samples += map(_seconds, calls)
     return {"samples": samples, "notes": []}
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
