@@ -182,12 +182,19 @@ class Diagnosis(Concluding):
 
 
 class Metric(Record):
-    """A figure with the confidence interval of its median (95 %) and the number of samples behind it."""
+    """A figure with the confidence interval of its median (95 %) and the number of samples behind it.
+
+    Of samples that it is the median of, `mad` is the median absolute deviation, `p90` and `p99` are percentiles, where
+    there are 10 or 100 samples to tell them.
+    """
 
     value: Finite
     unit: str
     low: Finite | None = None
     high: Finite | None = None
+    mad: Finite | None = None
+    p90: Finite | None = None
+    p99: Finite | None = None
     samples: int = Field(1, ge=1)
     stable: bool = True
     better: Literal["lower", "higher", "neither"] = "lower"

@@ -73,6 +73,19 @@ def test_each_kind_of_family_has_its_table_with_units() -> None:
     assert "| peak memory | MiB | 123 |" in page
 
 
+def test_a_tail_that_is_known_and_tiny_figures_are_told_in_their_own_unit() -> None:
+    metrics = make.cell().metrics | {
+        "latency": duration([1e-3 + 1e-6 * (37 * number % 101) for number in range(101)]),
+        "harness_time": Metric(value=4.2e-7, unit="s"),
+        "memory_per_vector": Metric(value=1536, unit="B"),
+    }
+    text = section(render(make.matrix(make.report(make.cell(metrics=metrics)))), "Text")
+    assert "| latency | ms | 1.05 (1.04–1.06), p99 1.10 |" in text
+    assert "| harness time | µs | 0.420 |" in text
+    assert "| memory per vector | B | 1,536 |" in text
+    assert "| load time | ms | 12.3 |" in text and "| peak memory | MiB | 123 |" in text
+
+
 def test_an_unstable_figure_is_marked() -> None:
     shaky = {"latency": Metric(value=2e-3, unit="s", stable=False)}
     page = render(make.matrix(make.report(make.cell(metrics=shaky))))

@@ -229,17 +229,20 @@ def rate(latency: Metric, amount: float, unit: str) -> Metric:
     )  # fmt: skip
 
 
-def real_time_factor(latency: Metric, seconds: float) -> Metric:
-    """Seconds of computing for each second of sound, over all sound of one call."""
-    return latency.model_copy(
-        update={
-            "value": latency.value / seconds,
-            "unit": "s/s",
-            "low": None if latency.low is None else latency.low / seconds,
-            "high": None if latency.high is None else latency.high / seconds,
-            "better": "lower",
-        }
-    )
+def of_sound(latency: Metric, seconds: float) -> dict[str, Metric]:
+    """The real-time factor and its inverse (RTFx), over all seconds of sound of one call."""
+    return {
+        "real_time_factor": _real_time_factor(latency, seconds),
+        "audio_seconds_per_second": rate(latency, seconds, "RTFx"),
+    }
+
+
+def _real_time_factor(latency: Metric, seconds: float) -> Metric:
+    """Seconds of computing for each second of sound."""
+    low, high = (each / seconds if each is not None else None for each in (latency.low, latency.high))
+    return Metric(
+        value=latency.value / seconds, unit="s/s", low=low, high=high, samples=latency.samples, stable=latency.stable,
+    )  # fmt: skip
 
 
 def together(first: Metric, each: Metric, times: int) -> Metric:

@@ -13,8 +13,8 @@ from assay.families.base import (
     Config,
     Family,
     load_processor,
+    of_sound,
     rate,
-    real_time_factor,
     settings,
     text,
     texture,
@@ -120,11 +120,9 @@ class Clap(Family):
         return lambda: processor(audio=raw, sampling_rate=RATE, return_tensors="np")
 
     def metrics(self, config: Config, workload: Workload, latency: Metric) -> dict[str, Metric]:
-        """Real-time factor, and clips per second, each with one caption."""
-        return {
-            "real_time_factor": real_time_factor(latency, workload.batch * SECONDS),
-            "clips_per_second": rate(latency, workload.batch, "clips/s"),
-        }
+        """Real-time factor, its inverse, and clips per second, each with one caption."""
+        clips = {"clips_per_second": rate(latency, workload.batch, "clips/s")}
+        return of_sound(latency, workload.batch * SECONDS) | clips
 
 
 FAMILY = Clap()

@@ -15,8 +15,7 @@ from assay.families.base import (
     heads,
     load_processor,
     load_tokenizer,
-    rate,
-    real_time_factor,
+    of_sound,
     waveform,
 )
 from assay.schema import Metric, Workload
@@ -103,12 +102,8 @@ class Wav2Vec2(Family):
         return lambda: processor(raw, sampling_rate=RATE, return_tensors="np")
 
     def metrics(self, config: Config, workload: Workload, latency: Metric) -> dict[str, Metric]:
-        """Real-time factor, and seconds of sound per second."""
-        seconds = workload.batch * workload.seconds
-        return {
-            "real_time_factor": real_time_factor(latency, seconds),
-            "audio_seconds_per_second": rate(latency, seconds, "s/s"),
-        }
+        """Real-time factor and its inverse."""
+        return of_sound(latency, workload.batch * workload.seconds)
 
 
 FAMILY = Wav2Vec2()

@@ -11,8 +11,7 @@ import numpy as np
 from assay.families.base import (
     Config,
     load_processor,
-    rate,
-    real_time_factor,
+    of_sound,
     settings,
     texture,
     together,
@@ -131,12 +130,7 @@ class Whisper(GeneratingFamily):
         figures = super().decoding_metrics(config, first, each, cache_bytes_per_token)
         del figures["prefill_tokens_per_second"]  # the encoder takes the time, not the few prompt tokens
         whole = together(first, each, self.decoded.new_tokens - 1)
-        seconds = self.decoded.batch * _seconds(config)
-        speech = {
-            "real_time_factor": real_time_factor(whole, seconds),
-            "audio_seconds_per_second": rate(whole, seconds, "s/s"),
-        }
-        return speech | figures
+        return of_sound(whole, self.decoded.batch * _seconds(config)) | figures
 
 
 FAMILY = Whisper()

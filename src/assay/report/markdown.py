@@ -77,7 +77,7 @@ def _status_cell(cells: Sequence[MatrixCell], machines: Mapping[str, str]) -> st
         latency = cell.metrics.get("latency")
         parts = [f"{grid.GLYPHS[cell.status]} {cell.status}"]
         if latency:
-            parts.append(_flag(latency) + units.quantity(latency))
+            parts.append(units.figure(latency))
         if place:
             parts.append(f"({safe(', '.join(place))})")
         lines.append(" ".join(parts))
@@ -203,36 +203,32 @@ def _metric_lines(row: Row, columns: Sequence[str]) -> Iterable[list[str]]:
     everything = [cell for name in columns for cell in row.cells.get(name, ())]
     names = dict.fromkeys(name for cell in everything for name in cell.metrics)
     for name in names:
-        unit = next(cell.metrics[name].unit for cell in everything if name in cell.metrics)
-        shown = safe(units.shared_unit(unit)[1])
+        measured = [cell.metrics[name] for cell in everything if name in cell.metrics]
+        unit = measured[0].unit
+        scale = units.shared_unit(unit, max(each.value for each in measured))
         yield [
-            safe(row.label), safe(name.replace("_", " ")), shown,
-            *(_figures(row.cells.get(column, ()), name, unit) for column in columns),
+            safe(row.label), safe(name.replace("_", " ")), safe(scale[1]),
+            *(_figures(row.cells.get(column, ()), name, unit, scale[0]) for column in columns),
         ]  # fmt: skip
 
 
-def _figures(cells: Sequence[MatrixCell], name: str, unit: str) -> str:
+def _figures(cells: Sequence[MatrixCell], name: str, unit: str, factor: float) -> str:
     found = []
     for cell, label in zip(cells, grid.labels(cells), strict=True):
         metric = cell.metrics.get(name)
         if metric:
             where = f" ({safe(label)})" if label else ""
-            found.append(_figure(metric, unit) + _unless_real(cell) + where)
+            found.append(_figure(metric, unit, factor) + _unless_real(cell) + where)
     return "<br>".join(found) or NOTHING
 
 
-def _figure(metric: Metric, unit: str) -> str:
+def _figure(metric: Metric, unit: str, factor: float) -> str:
     if metric.unit != unit:  # another version of assay measured it; never mix units in silence
-        return _flag(metric) + safe(units.quantity(metric))
-    factor = units.shared_unit(unit)[0]
-    figure = _flag(metric) + units.number(metric.value / factor)
-    if metric.low is None or metric.high is None:
-        return figure
-    return f"{figure} ({units.number(metric.low / factor)}–{units.number(metric.high / factor)})"
-
-
-def _flag(metric: Metric) -> str:
-    return "" if metric.stable else "~"
+        return safe(units.figure(metric))
+    figure = units.flag(metric) + units.number(metric.value / factor)
+    if metric.low is not None and metric.high is not None:
+        figure += f" ({units.number(metric.low / factor)}–{units.number(metric.high / factor)})"
+    return figure if metric.p99 is None else f"{figure}, p99 {units.number(metric.p99 / factor)}"
 
 
 def _unless_real(cell: MatrixCell) -> str:

@@ -182,12 +182,12 @@ def _line(cell: MatrixCell) -> list[Text]:
 def _quantity(metric: Metric | None) -> str:
     if metric is None:
         return "—"
-    return f"{'' if metric.stable else '~'}{units.plain(units.quantity(metric))}"
+    return units.plain(units.figure(metric))
 
 
 def headline(cell: MatrixCell) -> Metric | None:
-    """The family's own figure: the first that is neither a time nor a size in bytes."""
-    return next((metric for metric in cell.metrics.values() if metric.unit not in ("s", "B")), None)
+    """The family's own rate: the first figure of which more is better."""
+    return next((metric for metric in cell.metrics.values() if metric.better == "higher"), None)
 
 
 def _environment(matrix: Matrix) -> list[str]:

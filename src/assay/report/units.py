@@ -10,6 +10,7 @@ _SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 _BYTES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 _WHOLE = 99.95  # rounds to a hundred, and needs no decimals from there on
 _LARGE, _DECIMALS = 1e9, 5
+_TINY = 0.01
 
 
 def number(value: float) -> str:
@@ -45,9 +46,27 @@ def quantity(metric: Metric) -> str:
     return f"{number(metric.value)} {metric.unit}"
 
 
-def shared_unit(unit: str) -> tuple[float, str]:
-    """What a column of figures is divided by, and its unit then: ms for seconds, MiB for bytes."""
-    return {"s": (1e-3, "ms"), "B": (2.0**20, "MiB")}.get(unit, (1.0, unit))
+def figure(metric: Metric) -> str:
+    """The same, marked where it did not settle."""
+    return flag(metric) + quantity(metric)
+
+
+def flag(metric: Metric) -> str:
+    """The mark of a figure that did not settle."""
+    return "" if metric.stable else "~"
+
+
+def shared_unit(unit: str, largest: float = math.inf) -> tuple[float, str]:
+    """What a column of figures is divided by, and its unit then: ms for seconds, MiB for bytes.
+
+    Args:
+        largest: of the figures; where it is tiny in that unit, the column has a smaller one.
+    """
+    if unit == "s":
+        return (1e-3, "ms") if largest >= _TINY * 1e-3 else (1e-6, "µs")
+    if unit == "B":
+        return (2.0**20, "MiB") if largest >= _TINY * 2**20 else (1.0, "B")
+    return 1.0, unit
 
 
 def error(value: float) -> str:

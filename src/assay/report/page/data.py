@@ -22,6 +22,7 @@ from assay.records import Record
 from assay.report import explain, grid, units
 from assay.report.curves import curves
 from assay.report.grid import Row
+from assay.report.terminal import headline
 from assay.schema import Diagnosis, Evidence, Layer, Metric, Status
 from assay.status import REQUIRED
 
@@ -94,11 +95,13 @@ def _setting(cell: MatrixCell) -> object:
 
 
 def speed_up(cell: MatrixCell, other: MatrixCell) -> str:
-    """How many times faster than the other, from the latencies that are shown."""
-    mine, its = (
-        rounded(each.metrics["latency"].value) if "latency" in each.metrics else None for each in (cell, other)
-    )
-    return f"{times(its / mine)}" if mine and its else ""
+    """How many times faster than the other, from what is shown of both: the family's own rate, or else the latency."""
+    rates = [headline(each) for each in (cell, other)]
+    shown = rates if all(rates) else [other.metrics.get("latency"), cell.metrics.get("latency")]
+    above, below = (rounded(each.value) if each else None for each in shown)
+    if not above or not below:
+        return ""
+    return f"{'' if all(each.stable for each in shown if each) else '~'}{times(above / below)}"
 
 
 def times(ratio: float) -> str:

@@ -106,8 +106,8 @@ def _matrix(rows: Sequence[Row], columns: Sequence[str], lines: Sequence[str]) -
     yield f'<div class="scroll{wide}" role="region" aria-labelledby="caption" tabindex="0">'
     yield '<table class="matrix"><caption id="caption">'
     one = f", {units.plain(groups[0][0])}, {groups[0][1]}" if len(groups) == 1 else ""
-    yield f'Statuses{_text(one)} <span class="note">Time: median latency of one call at batch size 1; × beside it: '
-    yield f"times faster than {BASELINE}, where nothing else differs; ~: did not settle. "
+    yield f'Statuses{_text(one)} <span class="note">Time: median latency of one call at batch size 1; ×: '
+    yield f"times as fast as {BASELINE} by the family's own rate, where nothing else differs; ~: did not settle. "
     yield "A cell opens its evidence.</span>"
     yield '</caption><thead><tr><th scope="col">Family</th>'
     yield from (f'<th scope="col" data-column="{_text(name)}">{_text(name)}</th>' for name in columns)
@@ -168,8 +168,8 @@ class Places:
             return ""
         other = baseline(cell, row)
         faster = f" <small>{speed_up(cell, other)}</small>" if other else ""
-        rate = f" <i>{_text(units.quantity(own))}</i>" if own else ""
-        return f" <span>{'' if latency.stable else '~'}{units.quantity(latency)}</span>{faster}{rate}"
+        rate = f" <i>{_text(units.figure(own))}</i>" if own else ""
+        return f" <span>{units.figure(latency)}</span>{faster}{rate}"
 
 
 def _causes(matrix: Matrix) -> Iterator[str]:
