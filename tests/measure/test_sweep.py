@@ -117,12 +117,12 @@ def test_decoding_doubles_its_batch_until_steps_gain_little(monkeypatch: pytest.
 
     points = decoded_batches(sequence, SINGLE.model_copy(update={"new_tokens": 32}), single=engine.seconds(1))
     assert [point.workload.batch for point in points] == [2, 4, 8, 16]
-    assert asked == [(batch, 32) for batch in (2, 2, 4, 4, 8, 8, 16, 16, 16)]  # one warms up, and 16 is looked at again
+    assert asked == [(batch, 32) for batch in (2, 2, 4, 4, 8, 8, 16, 16)]  # of two sequences one warms up
     assert all(len(point.samples) == 32 for point in points)
 
 
 def test_decoding_that_the_machine_disturbed_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = Engine(monkeypatch, fixed=5e-3, each=1e-3)
+    engine = Engine(monkeypatch, fixed=1e-4, each=2e-5)
 
     def sequence(workload: Workload, number: int) -> Decoded:
         times = 50 if (workload.batch, number) == (4, 1) else 1

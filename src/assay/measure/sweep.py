@@ -25,6 +25,8 @@ Tensors = Mapping[str, np.ndarray]
 
 GAIN = 1.05
 """A batch twice as large that has not this much more throughput is the last one: batches beyond it only wait longer."""
+LOOK = 0.5
+"""Seconds that outlast most disturbances: what was seen for less and slower than it should be is looked at again."""
 LEAST, MOST = 3, 10
 """Timed calls of one workload, beside one that warms up: a runtime may compile for a new shape."""
 SECONDS = 0.05
@@ -89,7 +91,7 @@ def batches(
             batch *= 2
             samples, outputs, size = _sampled(call, partial(larger, batch))
             number = len(samples)
-            if batch / median(samples) < GAIN * best and time.perf_counter() - started < BUDGET:
+            if _doubtful(batch, samples, best):
                 again, outputs, size = _sampled(call, partial(larger, batch), number + 1)
                 number += 1 + len(again)
                 samples = _undisturbed(samples, again)
@@ -140,7 +142,7 @@ def decoded_batches(sequence: Callable[[Workload, int], Decoded], workload: Work
             larger = workload.model_copy(update={"batch": batch})
             sequence(larger, 0)  # each length of the cache may be a shape that the runtime has not met at this batch
             steps = sequence(larger, 1).steps
-            if batch / median(steps) < GAIN * best:
+            if _doubtful(batch, steps, best):
                 steps = _undisturbed(steps, sequence(larger, 2).steps)
             points.append(Point(larger, steps))
             rate = batch / median(steps)
@@ -153,6 +155,11 @@ def decoded_batches(sequence: Callable[[Workload, int], Decoded], workload: Work
 def knee(points: Sequence[tuple[int, float]]) -> int:
     """The batch of the most power, of pairs of a batch and its seconds."""
     return max(points, key=lambda point: point[0] / point[1] ** 2)[0]
+
+
+def _doubtful(batch: int, samples: list[float], best: float) -> bool:
+    """Whether a batch may have met a disturbance: it has less throughput than a smaller one, and was seen shortly."""
+    return batch / median(samples) < best and sum(samples) < LOOK
 
 
 def _undisturbed(samples: list[float], again: list[float]) -> list[float]:
