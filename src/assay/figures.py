@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from assay.families.base import Config, Family, rate
+from assay.families.base import Config, Family
 from assay.families.generation import GeneratingFamily
+from assay.families.rates import rate
 from assay.measure.statistics import duration, once
 from assay.measure.sweep import knee
 from assay.schema import Metric, Phase, Precision, Swept

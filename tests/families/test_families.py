@@ -14,8 +14,9 @@ from transformers import AutoTokenizer
 from assay import checkpoints, families
 from assay.checkpoints import Checkpoint
 from assay.errors import UsageError
-from assay.families.base import Family, Tensors, rate, settings, text, texture, waveform
+from assay.families.base import Family, Tensors, settings, text, texture, waveform
 from assay.families.generation import GeneratingFamily
+from assay.families.rates import rate
 from assay.families.sentence_embeddings import Pooling, SentenceEmbeddings
 from assay.schema import Metric, Workload
 

@@ -123,7 +123,8 @@ class OpenVino(OnnxBackend):
         with phase("load"):
             models = [core.read_model(path) for path in present]
         with phase("compile"):
-            graphs = [Graph(compiled(models.pop(0), {}), partial(counted, path)) for path in present]
+            made = zip(models, present, strict=True)
+            graphs = [Graph(compiled(model, {}), partial(counted, path)) for model, path in made]
         if isinstance(family, GeneratingFamily):
             return OpenVinoDecoder(family, *graphs)
         return OpenVinoEngine(*graphs)
@@ -145,7 +146,7 @@ class Graph:
         ]
         self._fed = self._ports
         self._set: dict[int, np.ndarray] = {}
-        self.inputs = frozenset(name for _, names, _ in self._ports for name in names)
+        self.inputs = _inputs(compiled)
         self.outputs = [sorted(port.get_names()) for port in compiled.outputs]
 
     def run(self, inputs: Tensors) -> dict[str, np.ndarray]:
@@ -263,8 +264,9 @@ class OpenVinoDecoder(DecodingEngine):
         return outputs, [operation for graph in graphs for operation in graph.executed()]
 
 
-def _inputs(model: Any) -> set[str]:
-    return {name for port in model.inputs for name in port.get_names()}
+def _inputs(model: Any) -> frozenset[str]:
+    """Names of the inputs of a model, compiled or not."""
+    return frozenset(name for port in model.inputs for name in port.get_names())
 
 
 def _given(names: Sequence[str], inputs: Tensors) -> str:

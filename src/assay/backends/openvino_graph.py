@@ -105,7 +105,8 @@ def keep_cache(model: Any, tokens: str) -> None:
     model.add_parameters([rows])
     past = _past(model)
     for port in past.values():
-        # Those that ask for its length alone stay: behind an order of rows that others read OpenVINO sees no cache.
+        # Those that ask for its length alone, untold, stay: behind an order of rows that others read OpenVINO sees no
+        # cache.
         readers = [reader for reader in port.get_target_inputs() if not _is(reader.get_node(), "ShapeOf")]
         reordered = ops.gather(port, rows, ops.constant(np.int64(0)))
         for reader in readers:

@@ -10,7 +10,7 @@ ORDER = (
 )  # fmt: skip
 """The order of the rows; families of other packages follow, by name."""
 
-_HELPERS = frozenset({"base", "buckets", "generation", "graphs", "module", "steps", "tokenizers"})
+_HELPERS = frozenset({"base", "buckets", "generation", "graphs", "module", "rates", "steps", "tokenizers"})
 
 
 def names() -> tuple[str, ...]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from assay.families.base import Config, Family, Tensors, heads, load_tokenizer, rate, sentence, settings, text
+from assay.families.base import Config, Family, Tensors, heads, load_tokenizer, sentence, settings, text
+from assay.families.rates import rate
 from assay.schema import Metric, Workload
 
 if TYPE_CHECKING:

@@ -13,13 +13,12 @@ from assay.families.base import (
     Config,
     Family,
     load_processor,
-    of_sound,
-    rate,
     settings,
     text,
     texture,
     waveform,
 )
+from assay.families.rates import of_sound, rate
 from assay.schema import Metric, Workload
 
 if TYPE_CHECKING:

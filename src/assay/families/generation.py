@@ -13,7 +13,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from assay.families.base import Config, Family, Tensors, load_tokenizer, rate, token_ids
+from assay.families.base import Config, Family, Tensors, load_tokenizer, token_ids
+from assay.families.rates import rate
 from assay.schema import Metric, Workload
 
 KEEP = "logits_to_keep"

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from assay.errors import UsageError
-from assay.families.base import Config, Family, heads, load_tokenizer, rate, sentence, settings, text
+from assay.families.base import Config, Family, heads, load_tokenizer, sentence, settings, text
 from assay.families.bert import TOWERS
+from assay.families.rates import rate
 from assay.schema import Metric, Precision, Workload
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from assay.families.base import (
     heads,
     load_processor,
     load_tokenizer,
-    of_sound,
     waveform,
 )
+from assay.families.rates import of_sound
 from assay.schema import Metric, Workload
 
 if TYPE_CHECKING:

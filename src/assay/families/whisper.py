@@ -11,14 +11,13 @@ import numpy as np
 from assay.families.base import (
     Config,
     load_processor,
-    of_sound,
     settings,
     texture,
-    together,
     token_ids,
     waveform,
 )
 from assay.families.generation import FORCED_TOKENS, GeneratingFamily
+from assay.families.rates import of_sound, together
 from assay.schema import Metric, Workload
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from assay.families.base import Config, Family, load_processor, picture, rate, settings, text, texture
+from assay.families.base import Config, Family, load_processor, picture, settings, text, texture
+from assay.families.rates import rate
 from assay.schema import Metric, Workload
 
 if TYPE_CHECKING:

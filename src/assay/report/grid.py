@@ -11,7 +11,7 @@ from assay import families
 from assay.errors import UsageError
 from assay.matrix import Matrix, MatrixCell, SessionRef
 from assay.report import units
-from assay.schema import OWN, Cell, Check, CheckpointRef, Layer, Precision, Status
+from assay.schema import OWN, Cell, Check, CheckpointRef, Layer, Metric, Precision, Status
 from assay.status import PRECEDENCE
 
 GLYPHS: Mapping[Status, str] = {
@@ -175,6 +175,11 @@ def totals(cells: Iterable[MatrixCell]) -> str:
     """How many cells of each status."""
     counts = Counter(cell.status for cell in cells)
     return ", ".join(f"{counts[status]} {status}" for status in Status if counts[status]) or "none"
+
+
+def headline(cell: MatrixCell) -> Metric | None:
+    """The family's own rate: the first figure of which more is better."""
+    return next((metric for metric in cell.metrics.values() if metric.better == "higher"), None)
 
 
 def agreement(cell: Cell) -> Check | None:

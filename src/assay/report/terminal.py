@@ -175,7 +175,7 @@ def _line(cell: MatrixCell) -> list[Text]:
     backend = Text(units.plain(cell.backend))
     if cell.status is not Status.REAL:
         backend = Text.assemble(backend, "\n", status_text(cell.status))
-    shown = (headline(cell), cell.metrics.get("preprocessing_time"), cell.metrics.get("peak_memory"))
+    shown = (grid.headline(cell), cell.metrics.get("preprocessing_time"), cell.metrics.get("peak_memory"))
     return [backend, *(Text(_quantity(metric)) for metric in shown), Text(error)]
 
 
@@ -183,11 +183,6 @@ def _quantity(metric: Metric | None) -> str:
     if metric is None:
         return "—"
     return units.plain(units.figure(metric))
-
-
-def headline(cell: MatrixCell) -> Metric | None:
-    """The family's own rate: the first figure of which more is better."""
-    return next((metric for metric in cell.metrics.values() if metric.better == "higher"), None)
 
 
 def _environment(matrix: Matrix) -> list[str]:

@@ -22,7 +22,6 @@ from assay.records import Record
 from assay.report import explain, grid, units
 from assay.report.curves import curves
 from assay.report.grid import Row
-from assay.report.terminal import headline
 from assay.schema import Diagnosis, Evidence, Layer, Metric, Status
 from assay.status import REQUIRED
 
@@ -96,7 +95,7 @@ def _setting(cell: MatrixCell) -> object:
 
 def speed_up(cell: MatrixCell, other: MatrixCell) -> str:
     """How many times faster than the other, from what is shown of both: the family's own rate, or else the latency."""
-    rates = [headline(each) for each in (cell, other)]
+    rates = [grid.headline(each) for each in (cell, other)]
     shown = rates if all(rates) else [other.metrics.get("latency"), cell.metrics.get("latency")]
     above, below = (rounded(each.value) if each else None for each in shown)
     if not above or not below:

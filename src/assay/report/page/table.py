@@ -11,7 +11,6 @@ from assay.report import grid, units
 from assay.report.grid import Row
 from assay.report.page.data import BASELINE, baseline, speed_up
 from assay.report.page.difference import Difference
-from assay.report.terminal import headline
 from assay.schema import Status
 
 MANY = 50
@@ -163,7 +162,7 @@ class Places:
         return "".join(parts)
 
     def _figures(self, cell: MatrixCell, row: Row) -> str:
-        latency, own = cell.metrics.get("latency"), headline(cell)
+        latency, own = cell.metrics.get("latency"), grid.headline(cell)
         if latency is None:
             return ""
         other = baseline(cell, row)
